@@ -1,0 +1,75 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Bytecode is compiled once at installation; an Airflow without it recompiles itself in each process.
+unexport PYTHONDONTWRITEBYTECODE
+# Another Airflow's settings must not reach this one.
+unexport AIRFLOW_HOME AIRFLOW_CONFIG PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALL = $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt
+
+.PHONY: help
+help:  ## show this list
+	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/.run  ## cancel, wait for and delete a batch on a real Airflow (BATCH_ID=... for one of your own)
+	@$(PY) -m scripts.demo $(if $(BATCH_ID),--batch-id '$(BATCH_ID)')
+
+.PHONY: up
+up: $(VENV)/.run  ## Airflow's UI with the emulator and the examples, until Ctrl-C
+	@exec $(PY) -m scripts.up
+
+.PHONY: test
+test: $(VENV)/.dev  ## all tests, with branch coverage (ARGS="-k name" for some of them)
+	@$(PY) -m pytest $(if $(ARGS),$(ARGS),-n 2 --cov --cov-report=term)
+
+.PHONY: lint
+lint: $(VENV)/.dev  ## ruff and mypy
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+.PHONY: build
+build: $(VENV)/.dev  ## wheel and source distribution in dist/
+	@$(VENV)/bin/uv build --quiet --out-dir dist
+	@ls dist
+
+.PHONY: constraints
+constraints: $(VENV)/bin/uv  ## pin the newest versions that fit into constraints.txt
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra emulator \
+		--group dev --group storage --no-header --no-annotate --no-emit-index-url --output-file constraints.tmp \
+		pyproject.toml
+	@{ echo "# The versions that development and CI run on; made by 'make constraints'."; \
+		cat constraints.tmp; } > constraints.txt
+	@rm constraints.tmp
+
+.PHONY: clean
+clean:  ## remove everything that these commands made
+	@rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment: `.run` marks what the demo needs, `.dev` what tests and linters need on top of it.
+
+$(VENV)/bin/uv:
+	@python= ; for name in $(PYTHON) python3.11 python3.12 python3.13 python3; do \
+		if "$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \
+		then python=$$name; break; fi; done; \
+	if [ -z "$$python" ]; then echo 'Python 3.11, 3.12 or 3.13 is needed (make PYTHON=... names one).' >&2; exit 1; fi; \
+	echo "Setting up $(VENV) with $$python ..."; \
+	"$$python" -m venv $(VENV); \
+	$(PY) -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/uv
+	@echo 'Installing Airflow and this provider into $(VENV) ...'
+	@$(INSTALL) --group airflow --editable '.[emulator]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo 'Installing what tests and linters need into $(VENV) ...'
+	@$(INSTALL) --group dev
+	@touch $@
