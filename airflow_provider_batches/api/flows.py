@@ -1,0 +1,151 @@
+"""What a caller means by cancel, delete and find, where the API leaves open how it answers.
+
+A flow is a generator: it yields calls and pauses, is sent the answers (or thrown the errors), and returns the result.
+The sync and the async client run the same flows, so they cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from airflow_provider_batches.api import endpoints
+from airflow_provider_batches.api.endpoints import Call
+from airflow_provider_batches.api.errors import (
+    APIStatusError,
+    BatchNotEndedError,
+    NotFoundError,
+    ResultsUnavailableError,
+)
+from airflow_provider_batches.api.models import DeletedBatch, MessageBatch
+from airflow_provider_batches.api.retry import is_about_the_batch
+
+log = logging.getLogger(__name__)
+
+#: Seconds between looks at a batch that the API says it does not know; after the last one it is believed.
+MISSING_PAUSES = (1.0, 2.0, 4.0)
+#: Answers that pass: the same call may succeed a moment later.
+_PASSING = frozenset({404, 409})
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Wait that many seconds, then go on."""
+
+    seconds: float
+
+
+Flow = Generator["Call[Any] | Pause", Any, T]
+
+
+def find(batch_id: str) -> Flow[MessageBatch | None]:
+    """Return the batch, or None once asking several times over some seconds has shown that the API does not know it."""
+    for pause in (*MISSING_PAUSES, None):
+        try:
+            batch: MessageBatch = yield endpoints.retrieve(batch_id)
+            return batch
+        except NotFoundError:
+            if pause is not None:
+                log.info("The API does not know batch %s; asking again in %g s", batch_id, pause)
+                yield Pause(pause)
+    return None
+
+
+def cancel(batch_id: str) -> Flow[MessageBatch]:
+    """Return the batch once it is canceling or has ended, whoever saw to that."""
+
+    def stopping(batch: MessageBatch) -> MessageBatch | None:
+        stopped = batch.ended or batch.processing_status == "canceling" or batch.cancel_initiated_at
+        return batch if stopped else None
+
+    batch = yield from _settled(endpoints.cancel(batch_id), stopping)
+    return batch
+
+
+def delete(batch_id: str) -> Flow[DeletedBatch]:
+    """Return once the batch is gone; a batch that has not ended is an error and stays as it is."""
+
+    def deletable(batch: MessageBatch) -> None:
+        if not batch.ended:
+            raise BatchNotEndedError(
+                f"Batch {batch.id} is {batch.processing_status} and can be deleted only once it has ended: "
+                "cancel it (CancelBatchOperator), wait for its end (BatchEndedSensor), then delete it.",
+                batch,
+            )
+
+    try:
+        deleted: DeletedBatch = yield from _settled(endpoints.delete(batch_id), deletable)
+    except NotFoundError as error:
+        if not error.answer_was_lost:
+            raise
+        log.info("Batch %s is gone: an earlier attempt deleted it, though its answer was lost", batch_id)
+        return DeletedBatch(id=batch_id)
+    return deleted
+
+
+def open_results(batch_id: str) -> Flow[tuple[MessageBatch, Any]]:
+    """Return the batch and the open stream of its results."""
+
+    def readable(batch: MessageBatch) -> None:
+        if not batch.ended:
+            raise BatchNotEndedError(
+                f"Batch {batch.id} is {batch.processing_status} and has results only once it has ended: "
+                "wait for its end (BatchEndedSensor).",
+                batch,
+            )
+        if batch.archived_at is not None:
+            raise ResultsUnavailableError(
+                f"The results of batch {batch.id} were archived at {batch.archived_at.isoformat()} and are gone: "
+                "the API keeps them for 29 days after a batch's creation."
+            )
+
+    batch: MessageBatch = yield endpoints.retrieve(batch_id)
+    readable(batch)
+    stream: Any = yield from _settled(endpoints.results(batch_id), readable)
+    return batch, stream
+
+
+def _settled(call: Call[Any], explain: Callable[[MessageBatch], T | None]) -> Flow[T]:
+    """Make a call; where the API refuses it, look at the batch and let `explain` decide by its state.
+
+    `explain` returns the call's result, raises the error that the state stands for, or returns None where the
+    state does not explain the refusal.
+    """
+    lost = False
+    for pause in (*MISSING_PAUSES, None):
+        try:
+            answer: T = yield call
+            return answer
+        except APIStatusError as refusal:
+            if not is_about_the_batch(refusal):
+                raise
+            log.info("%s Looking at the batch.", refusal)
+            lost = lost or refusal.answer_was_lost
+            batch = yield from find(call.batch_id)
+            if batch is None:
+                raise _missing(call, refusal, lost) from None
+            explained = explain(batch)
+            if explained is not None:
+                return explained
+            if pause is None or refusal.status not in _PASSING:
+                raise
+        yield Pause(pause)
+    raise AssertionError("unreachable")  # pragma: no cover
+
+
+def _missing(call: Call[Any], refusal: APIStatusError, lost: bool) -> NotFoundError:
+    error = NotFoundError(
+        f"Could not {call.action}: the API does not know the batch (asked {len(MISSING_PAUSES) + 1} times; "
+        f"request-id {refusal.request_id}). Check first that the key belongs to the batch's workspace, then "
+        "whether somebody has deleted the batch already, then the ID.",
+        status=404,
+        error_type=refusal.error_type,
+        message=refusal.message,
+        request_id=refusal.request_id,
+    )
+    error.answer_was_lost = lost
+    return error

@@ -1,0 +1,62 @@
+"""Whether a failed call is made again, and when. Pure: tenacity runs the schedule, the clients do the I/O.
+
+The pace is the reference client's: 0.5 s doubling to 8 s, up to a quarter taken off at random.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from tenacity import RetryCallState, retry_if_exception, stop_after_attempt
+
+from airflow_provider_batches.api.endpoints import Call
+from airflow_provider_batches.api.errors import APIConnectionError, APIStatusError, BatchesError
+
+FIRST_PAUSE = 0.5
+LAST_PAUSE = 8.0
+#: No answer can make a call wait longer than this, in seconds.
+MAX_PAUSE = 60.0
+JITTER = 0.25
+#: Refusals that say nothing about the batch: who asks, who pays, how often.
+_NOT_ABOUT_THE_BATCH = frozenset({401, 402, 408, 413, 429})
+
+
+def is_about_the_batch(error: BaseException) -> bool:
+    """Whether a refusal may be explained by the state of the batch: any 4xx that the contract does not tie down."""
+    return isinstance(error, APIStatusError) and 400 <= error.status < 500 and error.status not in _NOT_ABOUT_THE_BATCH
+
+
+def may_repeat(call: Call[Any], error: BaseException) -> bool:
+    """Whether a call that failed may be made again as it is."""
+    if not isinstance(error, BatchesError):
+        return False
+    if not call.repeatable:
+        return isinstance(error, APIConnectionError) and not error.sent
+    if call.settles and is_about_the_batch(error):
+        return False
+    return error.transient if error.should_retry is None else error.should_retry
+
+
+def pause(attempt: int, error: BaseException | None, chance: Callable[[], float] = random.random) -> float:
+    """Return the seconds to wait after attempt number `attempt` (from 1) failed with `error`."""
+    asked = getattr(error, "retry_after", None)
+    if asked is not None:
+        return min(MAX_PAUSE, float(asked) * (1 + JITTER * chance()))
+    backoff = min(LAST_PAUSE, FIRST_PAUSE * 2 ** min(attempt - 1, 10))
+    return float(backoff) * (1 - JITTER * chance())
+
+
+def schedule(call: Call[Any], attempts: int) -> dict[str, Any]:
+    """Return what tenacity needs to run a call at most `attempts` times."""
+
+    def wait(state: RetryCallState) -> float:
+        return pause(state.attempt_number, state.outcome.exception() if state.outcome else None)
+
+    return {
+        "retry": retry_if_exception(lambda error: may_repeat(call, error)),
+        "wait": wait,
+        "stop": stop_after_attempt(attempts),
+        "reraise": True,
+    }

@@ -1,0 +1,216 @@
+"""What a client needs to know, checked before anything is sent."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from airflow_provider_batches.api.errors import InvalidArgumentError
+
+BASE_URL = "https://api.anthropic.com"
+ANTHROPIC_VERSION = "2023-06-01"
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
+#: Headers that the client sets itself: the key has a field of its own, the rest belongs to the transport.
+_OWN_HEADERS = frozenset(
+    {
+        "x-api-key",
+        "host",
+        "content-length",
+        "content-type",
+        "transfer-encoding",
+        "connection",
+        "accept-encoding",
+    }
+)
+_SECRET_FIELDS = frozenset({"api_key", "headers", "proxy", "base_url"})
+
+
+def _header_value(value: str) -> str:
+    if not _HEADER_VALUE.match(value):
+        raise ValueError("must be printable ASCII without line breaks, not empty")
+    return value
+
+
+def _api_key(value: SecretStr) -> SecretStr:
+    key = value.get_secret_value().strip()
+    if not key or not _HEADER_VALUE.match(key) or " " in key:
+        raise ValueError("must be an API key: printable ASCII, without blanks or line breaks, not empty")
+    return SecretStr(key)
+
+
+def _base_url(value: str) -> str:
+    text = value.strip().rstrip("/")
+    if "://" not in text:
+        text = f"https://{text}"
+    try:
+        url = urlsplit(text)
+        valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid or not _HEADER_VALUE.match(text) or " " in text or "\\" in text:
+        raise ValueError("must be a URL like https://api.anthropic.com, or a host name with or without a port")
+    if url.username is not None or url.password is not None:
+        raise ValueError("must not hold a user or a password; the key belongs in api_key")
+    if url.query or url.fragment or "?" in text or "#" in text:
+        raise ValueError("must not have a query or a fragment")
+    if url.path.endswith("/v1") or "/v1/messages" in url.path:
+        raise ValueError("must end before /v1: the client adds /v1/messages/batches itself")
+    return text
+
+
+def _flags(value: Any) -> Any:
+    if isinstance(value, str):
+        value = value.split(",")
+    return tuple(flag.strip() for flag in value if flag.strip()) if isinstance(value, (list, tuple)) else value
+
+
+def _headers(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if not _HEADER_NAME.match(name) or not _HEADER_VALUE.match(text):
+            raise ValueError(f"{name!r} is no header, or its value is not printable ASCII")
+        if name.lower() in _OWN_HEADERS:
+            raise ValueError(f"{name!r} is set by the client; the key belongs in api_key")
+    return value
+
+
+def _proxy(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        valid = url.scheme in ("http", "https", "socks5", "socks5h") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError("must be a URL like http://proxy.example:3128")
+    return value
+
+
+def _verify(value: Any) -> bool | str:
+    if isinstance(value, bool):
+        return value
+    lowered = str(value).strip().lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    if not isinstance(value, str) or not os.path.exists(value):
+        raise ValueError("must be true, false, or the path of a CA file that exists")
+    return value
+
+
+HeaderText = Annotated[str, AfterValidator(_header_value)]
+
+
+class ClientSettings(BaseModel):
+    """How a client reaches the API.
+
+    :param api_key: The key, or the token where `auth_scheme` is `bearer`.
+    :param base_url: The API's URL up to, not including, `/v1`. Default `https://api.anthropic.com`.
+    :param auth_scheme: `x-api-key` (default) or `bearer` (gateways, OAuth).
+    :param anthropic_version: The `anthropic-version` header. Default `2023-06-01`.
+    :param anthropic_beta: Flags of the `anthropic-beta` header, a list or comma-separated. Default none.
+    :param workspace_id: The `anthropic-workspace-id` header, for keys that span workspaces. Default none.
+    :param headers: More headers. They win over the client's own, except those of the key and the transport.
+    :param timeout: Seconds that connecting (at most 10), and each read or write, may take. Default 60.
+    :param max_retries: How often a call is made again after it failed. Default 5.
+    :param proxy: URL of a proxy. Default: the environment's.
+    :param verify: Whether certificates are checked, or the path of a CA file. Default True.
+    :param allow_http: Whether a plain `http://` URL may be used for a host other than this machine. Default False.
+    :param user_agent: The `User-Agent` header.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    api_key: Annotated[SecretStr, AfterValidator(_api_key)]
+    base_url: Annotated[str, AfterValidator(_base_url)] = BASE_URL
+    auth_scheme: Literal["x-api-key", "bearer"] = "x-api-key"
+    anthropic_version: HeaderText = ANTHROPIC_VERSION
+    anthropic_beta: Annotated[tuple[HeaderText, ...], BeforeValidator(_flags)] = ()
+    workspace_id: HeaderText | None = None
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default={}, repr=False)
+    timeout: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 60.0
+    max_retries: Annotated[int, Field(ge=0, le=20)] = 5
+    proxy: Annotated[str, AfterValidator(_proxy)] | None = Field(default=None, repr=False)
+    verify: Annotated[bool | str, BeforeValidator(_verify)] = True
+    allow_http: bool = False
+    user_agent: HeaderText = "airflow-provider-batches"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ClientSettings:
+        url = urlsplit(self.base_url)
+        if url.scheme == "http" and not self.allow_http and not _is_loopback(url.hostname or ""):
+            raise ValueError(
+                f"base_url: http://{url.hostname} would send the key unencrypted; use https://, or set allow_http"
+            )
+        if self.auth_scheme == "bearer" and any(name.lower() == "authorization" for name in self.headers):
+            raise ValueError("headers: 'Authorization' is set by the client where auth_scheme is bearer")
+        return self
+
+    @classmethod
+    def parse(cls, **values: Any) -> ClientSettings:
+        """Return checked settings.
+
+        :raises InvalidArgumentError: A value is wrong; the message names each wrong field, its value where that is
+            no secret, and what is allowed.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise InvalidArgumentError("; ".join(_problems(error))) from None
+
+    def request_headers(self) -> dict[str, str]:
+        """Return the headers of every request."""
+        key = self.api_key.get_secret_value()
+        own = {
+            "accept": "application/json",
+            "anthropic-version": self.anthropic_version,
+            "user-agent": self.user_agent,
+        }
+        if self.anthropic_beta:
+            own["anthropic-beta"] = ",".join(self.anthropic_beta)
+        if self.workspace_id:
+            own["anthropic-workspace-id"] = self.workspace_id
+        own |= {name.lower(): value for name, value in self.headers.items()}
+        auth = {"authorization": f"Bearer {key}"} if self.auth_scheme == "bearer" else {"x-api-key": key}
+        return own | auth
+
+    def redact(self, text: str) -> str:
+        """Return the text without the key, wherever it may have come from."""
+        return text.replace(self.api_key.get_secret_value(), "***")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _problems(error: ValidationError) -> list[str]:
+    found = []
+    for item in error.errors(include_url=False, include_context=False):
+        field = str(item["loc"][0]) if item["loc"] else ""
+        text = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "missing":
+            text = "is required"
+        elif field and field not in _SECRET_FIELDS and item["type"] != "extra_forbidden":
+            text = f"got {str(item['input'])[:80]!r}; {text[:1].lower()}{text[1:]}"
+        elif item["type"] == "extra_forbidden":
+            text = f"is no setting; there are {', '.join(ClientSettings.model_fields)}"
+        found.append(f"{field}: {text}" if field else text)
+    return found

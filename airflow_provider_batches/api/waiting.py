@@ -1,0 +1,168 @@
+"""Whether a wait for a batch goes on, and when to look next. Pure: no I/O and no clock of its own.
+
+The worker's loop, the trigger and the poller all ask this one piece, so they cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+from airflow_provider_batches.api.errors import BatchesError, NotFoundError
+from airflow_provider_batches.api.flows import MISSING_PAUSES
+from airflow_provider_batches.api.models import MessageBatch
+
+Status = Literal["ended", "missing", "refused", "timeout"]
+
+#: Seconds before the second look; the pauses double from there up to the poll interval.
+FIRST_PAUSE = 2.0
+#: The most seconds for which an API that asks to be left alone (`retry-after`) is left alone.
+MAX_ASKED_PAUSE = 600.0
+#: Seconds between signs of life in the log of a wait in which nothing happens.
+SIGN_OF_LIFE = 600.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a wait ended.
+
+    `ended`: the batch has ended, `batch` is its last state. `missing`: the API does not know it. `refused`: the API
+    will not answer, and asking again is no use. `timeout`: the time is over, `batch` is the last that was seen.
+    """
+
+    status: Status
+    batch_id: str
+    message: str
+    batch: MessageBatch | None = None
+    error: BatchesError | None = None
+
+    def event(self) -> dict[str, Any]:
+        """Return the outcome as plain JSON types, for a trigger's event."""
+        return {
+            "status": self.status,
+            "batch_id": self.batch_id,
+            "message": self.message,
+            "batch": self.batch.snapshot() if self.batch else None,
+        }
+
+    @classmethod
+    def from_event(cls, event: dict[str, Any]) -> Outcome:
+        """Return the outcome that `event` was made from."""
+        batch = event.get("batch")
+        return cls(
+            status=event["status"],
+            batch_id=event["batch_id"],
+            message=event["message"],
+            batch=MessageBatch.model_validate(batch) if batch else None,
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What follows from one look: the wait's outcome, or the seconds until the next look; and what is worth logging."""
+
+    outcome: Outcome | None = None
+    pause: float = 0.0
+    news: str | None = None
+    #: Whether the look left it open if the batch exists, so that the next one should not be put off.
+    doubtful: bool = False
+
+
+class Wait:
+    """Decides, look by look, whether one wait goes on.
+
+    :param batch_id: The batch waited for.
+    :param poll_interval: Seconds between looks once the wait has settled; it looks more often at first.
+    :param start_time: When the wait began, in seconds since the epoch.
+    :param end_time: When it is given up, in seconds since the epoch; the last look is at this time.
+    :param first_pause: Seconds between the first look and the second.
+    """
+
+    def __init__(
+        self,
+        batch_id: str,
+        *,
+        poll_interval: float,
+        start_time: float,
+        end_time: float,
+        first_pause: float = FIRST_PAUSE,
+    ) -> None:
+        self.batch_id = batch_id
+        self.poll_interval = poll_interval
+        self.start_time = start_time
+        self.end_time = end_time
+        self.first_pause = first_pause
+        self._batch: MessageBatch | None = None
+        self._trouble: BatchesError | None = None
+        self._missing = 0
+        self._failures = 0
+        self._said: tuple[str, float] | None = None
+
+    def heard(self, answer: MessageBatch | BatchesError, now: float) -> Verdict:
+        """Judge what a look at `now` (seconds since the epoch) brought."""
+        if isinstance(answer, MessageBatch):
+            self._batch, self._trouble, self._missing, self._failures = answer, None, 0, 0
+            if answer.ended:
+                return Verdict(self._outcome("ended", f"Batch {self.batch_id} has ended: {describe(answer)}."))
+            pause = max(self.first_pause, now - self.start_time)
+        else:
+            self._trouble = answer
+            if isinstance(answer, NotFoundError):
+                self._missing += 1
+                if self._missing > len(MISSING_PAUSES):
+                    return Verdict(self._outcome("missing", self._missing_text(answer), answer))
+                return self._go_on(MISSING_PAUSES[self._missing - 1], now, doubtful=True)
+            if not (answer.transient if answer.should_retry is None else answer.should_retry):
+                return Verdict(self._outcome("refused", str(answer), answer))
+            self._failures += 1
+            pause = max(self.first_pause, 2.0 ** min(self._failures, 20))
+        return self._go_on(min(self.poll_interval, pause), now)
+
+    def _go_on(self, pause: float, now: float, doubtful: bool = False) -> Verdict:
+        if now >= self.end_time:
+            return Verdict(self._outcome("timeout", self._timeout_text(), self._trouble))
+        asked = min(MAX_ASKED_PAUSE, self._trouble.retry_after or 0.0) if self._trouble else 0.0
+        pause = min(max(pause, asked), self.end_time - now)
+        return Verdict(pause=pause, news=self._news(pause, now), doubtful=doubtful)
+
+    def _outcome(self, status: Status, message: str, error: BatchesError | None = None) -> Outcome:
+        return Outcome(status, self.batch_id, message, self._batch, error)
+
+    def _news(self, pause: float, now: float) -> str | None:
+        """Return a line where something has changed, and now and then where nothing has."""
+        if self._trouble:
+            key, text = type(self._trouble).__name__, f"{self._trouble} Looking again in {pause:.0f} s."
+        elif self._batch:
+            key = self._batch.processing_status
+            text = f"Batch {self.batch_id} is {describe(self._batch)}; looking again in {pause:.0f} s."
+        if self._said and self._said[0] == key and now - self._said[1] < SIGN_OF_LIFE:
+            return None
+        self._said = (key, now)
+        return text
+
+    def _missing_text(self, error: NotFoundError) -> str:
+        return (
+            f"The API does not know batch {self.batch_id} (asked {self._missing} times; request-id "
+            f"{error.request_id}). Check first that the key belongs to the batch's workspace, then whether "
+            "somebody has deleted the batch, then the ID."
+        )
+
+    def _timeout_text(self) -> str:
+        until = datetime.fromtimestamp(self.end_time, timezone.utc).isoformat(timespec="seconds")
+        seen = f"it was last seen {describe(self._batch)}" if self._batch else "no look at it succeeded"
+        trouble = f"; the last answer: {self._trouble}" if self._trouble else ""
+        return (
+            f"Batch {self.batch_id} had not ended at {until}, after {self.end_time - self.start_time:.0f} s: "
+            f"{seen}{trouble}. The batch itself goes on: wait longer (timeout), or cancel it."
+        )
+
+
+def describe(batch: MessageBatch) -> str:
+    """Return the batch's state for people, for example `in_progress (100 requests)`."""
+    counts = batch.request_counts
+    if not batch.ended:
+        return f"{batch.processing_status} ({counts.total} requests, created {batch.created_at.isoformat()})"
+    known = ("succeeded", "errored", "canceled", "expired")
+    parts = [f"{getattr(counts, name)} {name}" for name in known if getattr(counts, name)]
+    return f"{', '.join(parts) or 'no requests'}, of {counts.total}"
