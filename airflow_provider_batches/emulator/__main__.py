@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_provider_batches.emulator.behavior import Behavior
+from airflow_provider_batches.emulator.requestlog import LoggedRequest
+from airflow_provider_batches.emulator.server import Emulator
+
+DEFAULT_KEY = "sk-ant-emulator"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the emulator until SIGINT or SIGTERM."""
+    options = vars(_parser().parse_args(argv))
+    changes: dict[str, Any] = dict(options.pop("behavior"))
+    verbose = options.pop("verbose")
+    try:
+        api = Emulator(behavior=Behavior(**changes), on_request=_show if verbose else None, **options)
+        api.start()
+    except (OSError, TypeError, ValueError) as e:
+        print(f"The emulator cannot start: {e}", file=sys.stderr)
+        return 1
+    stop = threading.Event()
+    handlers = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    key = DEFAULT_KEY if api.api_key == DEFAULT_KEY else "as given"
+    print(f"Message Batches emulator on {api.url} (API key: {key})", flush=True)
+    stop.wait()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    api.close()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_batches.emulator",
+        description="The Message Batches API as a local server, for demos and tests.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    key = os.environ.get("BATCHES_EMULATOR_API_KEY", DEFAULT_KEY)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8182, help="port to listen on; 0 takes a free one")
+    parser.add_argument("--allow-remote", action="store_true", default=False, help="allow other than loopback")
+    parser.add_argument(
+        "--api-key", default=key, metavar="KEY", help="the key to accept; better in BATCHES_EMULATOR_API_KEY"
+    )
+    parser.add_argument("--batch-seconds", type=float, default=3600.0, help="how long a batch takes")
+    parser.add_argument("--cancel-seconds", type=float, default=0.0, help="how long a cancel takes")
+    parser.add_argument("--requests-per-minute", type=int, default=None, help="rate limit; by default none")
+    parser.add_argument("--error-fraction", type=float, default=0.0, help="share of requests that end as errored")
+    parser.add_argument("--state", default=None, metavar="FILE", help="keep batches and clock over a restart")
+    parser.add_argument("--log-size", type=int, default=10_000, help="how many requests to remember")
+    parser.add_argument(
+        "--behavior",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="NAME=VALUE",
+        help="a field of Behavior, such as cancel_ended=409; may be repeated",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", default=False, help="print each request")
+    return parser
+
+
+def _setting(text: str) -> tuple[str, str | int | bool]:
+    name, _, value = text.partition("=")
+    words: dict[str, bool] = {"true": True, "false": False}
+    return name, words.get(value.lower(), int(value) if value.isdecimal() else value)
+
+
+def _show(entry: LoggedRequest) -> None:
+    clock = time.strftime("%H:%M:%S", time.localtime(entry.time))
+    print(f"{clock} {entry.method} {entry.path} {entry.status or 'no answer'} {entry.request_id}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+
+def _unknown(default: Any, *others: Any) -> Any:
+    """Declare one open question: the answer taken by default, then the other plausible ones."""
+    return field(default=default, metadata={"others": others})
+
+
+@dataclass(frozen=True)
+class Behavior:
+    """How the emulator behaves where no source settles how the API does.
+
+    Status codes may be any; :meth:`variants` goes through the plausible ones.
+
+    :param cancel_ended: status for canceling a batch that has ended (200: unchanged batch).
+    :param cancel_canceling: status for canceling a batch that is canceling already (200: unchanged batch).
+    :param cancel_answer: ``canceling``: the answer to a cancel says so even where the batch ends at once;
+        ``current``: it shows the batch as the next retrieve would.
+    :param cancel_interrupts: whether a cancel stops unfinished requests; if not, they all finish.
+    :param delete_unended: status for deleting a batch that has not ended.
+    :param delete_answer: status of a delete that worked (204: no body).
+    :param delete_again: status for deleting a deleted batch.
+    :param retrieve_deleted: status for every other call on a deleted batch.
+    :param first_retrieve: 404: the first retrieve of each batch finds nothing.
+    :param other_workspace: status for a batch of another workspace (see ``add_batch(foreign=True)``).
+    :param results_unended: status for the results of a batch that has not ended.
+    :param results_archived: status for the results of an archived batch.
+    :param results_host: origin that ``results_url`` names; empty: the one that was asked.
+    :param results_last_newline: whether the last line of the results ends in a line feed.
+    :param list_deleted_cursor: status for paging on from a batch that is deleted meanwhile (200: works).
+    :param optional_fields: whether optional fields without a value are ``null`` or ``absent``.
+    :param extra_fields: whether objects have fields that no reference documents.
+    :param times: RFC 3339 with ``Z``, with an ``offset``, or in whole ``seconds``.
+    :param retry_after: form of the header on 429: ``seconds``, ``date``, ``ms`` or ``none``.
+    :param request_id: whether answers carry a ``request-id`` header.
+    """
+
+    cancel_ended: int = _unknown(200, 400, 409)
+    cancel_canceling: int = _unknown(200, 400, 409)
+    cancel_answer: str = _unknown("canceling", "current")
+    cancel_interrupts: bool = _unknown(True, False)
+    delete_unended: int = _unknown(400, 409, 422)
+    delete_answer: int = _unknown(200, 204)
+    delete_again: int = _unknown(404, 200, 204)
+    retrieve_deleted: int = _unknown(404)
+    first_retrieve: int = _unknown(200, 404)
+    other_workspace: int = _unknown(404, 403)
+    results_unended: int = _unknown(400, 404, 409)
+    results_archived: int = _unknown(404, 400, 410)
+    results_host: str = _unknown("", "https://results.invalid")
+    results_last_newline: bool = _unknown(True, False)
+    list_deleted_cursor: int = _unknown(200, 400, 404)
+    optional_fields: str = _unknown("null", "absent")
+    extra_fields: bool = _unknown(False, True)
+    times: str = _unknown("Z", "offset", "seconds")
+    retry_after: str = _unknown("seconds", "date", "ms", "none")
+    request_id: bool = _unknown(True, False)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if type(value) is not type(f.default):
+                raise ValueError(f"{f.name} must be like {f.default!r}, not {value!r}.")
+            if f.name in _WORDS and value not in _plausible(f):
+                raise ValueError(f"{f.name} must be one of {_plausible(f)}, not {value!r}.")
+
+    def __str__(self) -> str:
+        changed = [f"{f.name}={v}" for f in fields(self) if (v := getattr(self, f.name)) != f.default]
+        return ",".join(changed) or "default"
+
+    @classmethod
+    def variants(cls) -> Iterator[Behavior]:
+        """Yield the default, then each plausible single deviation from it; ``str()`` names each."""
+        yield cls()
+        for f in fields(cls):
+            for value in f.metadata["others"]:
+                yield cls(**{f.name: value})
+
+
+_WORDS = ("cancel_answer", "optional_fields", "times", "retry_after")
+
+
+def _plausible(f: Field[Any]) -> tuple[Any, ...]:
+    return (f.default, *f.metadata["others"])

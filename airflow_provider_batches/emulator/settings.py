@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from airflow_provider_batches.emulator.requestlog import LoggedRequest
+
+
+@dataclass
+class Settings:
+    """What does not change while the emulator runs; see :class:`Emulator`."""
+
+    api_key: str | None = "sk-ant-emulator"
+    batch_seconds: float = 3600.0
+    cancel_seconds: float = 0.0
+    requests_per_minute: int | None = None
+    error_fraction: float = 0.0
+    max_requests: int = 100_000
+    max_bytes: int = 256 * 1024 * 1024
+    log_size: int = 10_000
+    on_request: Callable[[LoggedRequest], None] | None = None
