@@ -178,8 +178,11 @@ class BatchesClient(_BaseClient[httpx.Client]):
         """
         return self._call(endpoints.retrieve(batch_id), retries)
 
-    def find(self, batch_id: str) -> MessageBatch | None:
-        """Return the batch, or None where the API, asked several times over 7 s, does not know it."""
+    def find(self, batch_id: str) -> MessageBatch:
+        """Return the batch as it is now; a 404 is believed only once it came four times over 7 s.
+
+        :raises NotFoundError: The API does not know the batch.
+        """
         return self._run(flows.find(batch_id))
 
     def page(
@@ -308,7 +311,7 @@ class AsyncBatchesClient(_BaseClient[httpx.AsyncClient]):
         """See BatchesClient.retrieve."""
         return await self._call(endpoints.retrieve(batch_id), retries)
 
-    async def find(self, batch_id: str) -> MessageBatch | None:
+    async def find(self, batch_id: str) -> MessageBatch:
         """See BatchesClient.find."""
         return await self._run(flows.find(batch_id))
 

@@ -65,7 +65,7 @@ def check_batch_id(batch_id: object) -> str:
         culprit = repr(wrong[0]) if wrong else "'..'" if batch_id.isascii() else "a non-ASCII character"
         raise InvalidArgumentError(
             f"batch_id: {_shown(batch_id)} holds {culprit}, which no batch ID has. "
-            "Pass the batch's `id` as the API gave it, for example msgbatch_013Zva2CMHLNnXjNJJKqJ2EF."
+            "Pass the batch's `id` as the API gave it, for example msgbatch_01Example."
         )
     return batch_id
 

@@ -113,12 +113,17 @@ class ServerError(APIStatusError):
 class BatchNotEndedError(BatchesError):
     """What was asked for is possible only once the batch has ended.
 
-    :param message: What happened and what to do.
     :param batch: The batch as it is.
+    :param wish: What is not possible yet, for example `can be deleted`.
     """
 
-    def __init__(self, message: str, batch: MessageBatch) -> None:
-        super().__init__(message)
+    transient = True
+
+    def __init__(self, batch: MessageBatch, wish: str) -> None:
+        super().__init__(
+            f"Batch {batch.id} is {batch.processing_status} and {wish} only once it has ended: cancel it or let it "
+            "run, wait until it has ended (BatchEndedSensor), then try again."
+        )
         self.batch = batch
 
 
@@ -134,3 +139,5 @@ class ResultsTruncatedError(BatchesError):
 
 class BatchTimeoutError(BatchesError):
     """The batch had not ended when the time to wait for it was over; the batch itself goes on."""
+
+    transient = True

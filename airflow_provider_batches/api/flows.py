@@ -42,17 +42,18 @@ class Pause:
 Flow = Generator["Call[Any] | Pause", Any, T]
 
 
-def find(batch_id: str) -> Flow[MessageBatch | None]:
-    """Return the batch, or None once asking several times over some seconds has shown that the API does not know it."""
+def find(batch_id: str) -> Flow[MessageBatch]:
+    """Return the batch; that the API does not know it is believed only after asking several times over some seconds."""
     for pause in (*MISSING_PAUSES, None):
         try:
             batch: MessageBatch = yield endpoints.retrieve(batch_id)
             return batch
-        except NotFoundError:
-            if pause is not None:
-                log.info("The API does not know batch %s; asking again in %g s", batch_id, pause)
-                yield Pause(pause)
-    return None
+        except NotFoundError as error:
+            if pause is None:
+                raise missing(batch_id, error) from None
+        log.info("The API does not know batch %s; asking again in %g s", batch_id, pause)
+        yield Pause(pause)
+    raise AssertionError("unreachable")  # pragma: no cover
 
 
 def cancel(batch_id: str) -> Flow[MessageBatch]:
@@ -71,11 +72,7 @@ def delete(batch_id: str) -> Flow[DeletedBatch]:
 
     def deletable(batch: MessageBatch) -> None:
         if not batch.ended:
-            raise BatchNotEndedError(
-                f"Batch {batch.id} is {batch.processing_status} and can be deleted only once it has ended: "
-                "cancel it (CancelBatchOperator), wait for its end (BatchEndedSensor), then delete it.",
-                batch,
-            )
+            raise BatchNotEndedError(batch, "can be deleted")
 
     try:
         deleted: DeletedBatch = yield from _settled(endpoints.delete(batch_id), deletable)
@@ -92,18 +89,14 @@ def open_results(batch_id: str) -> Flow[tuple[MessageBatch, Any]]:
 
     def readable(batch: MessageBatch) -> None:
         if not batch.ended:
-            raise BatchNotEndedError(
-                f"Batch {batch.id} is {batch.processing_status} and has results only once it has ended: "
-                "wait for its end (BatchEndedSensor).",
-                batch,
-            )
+            raise BatchNotEndedError(batch, "has results")
         if batch.archived_at is not None:
             raise ResultsUnavailableError(
                 f"The results of batch {batch.id} were archived at {batch.archived_at.isoformat()} and are gone: "
                 "the API keeps them for 29 days after a batch's creation."
             )
 
-    batch: MessageBatch = yield endpoints.retrieve(batch_id)
+    batch = yield from find(batch_id)
     readable(batch)
     stream: Any = yield from _settled(endpoints.results(batch_id), readable)
     return batch, stream
@@ -125,9 +118,11 @@ def _settled(call: Call[Any], explain: Callable[[MessageBatch], T | None]) -> Fl
                 raise
             log.info("%s Looking at the batch.", refusal)
             lost = lost or refusal.answer_was_lost
-            batch = yield from find(call.batch_id)
-            if batch is None:
-                raise _missing(call, refusal, lost) from None
+            try:
+                batch = yield from find(call.batch_id)
+            except NotFoundError as error:
+                error.answer_was_lost = lost
+                raise
             explained = explain(batch)
             if explained is not None:
                 return explained
@@ -137,15 +132,14 @@ def _settled(call: Call[Any], explain: Callable[[MessageBatch], T | None]) -> Fl
     raise AssertionError("unreachable")  # pragma: no cover
 
 
-def _missing(call: Call[Any], refusal: APIStatusError, lost: bool) -> NotFoundError:
-    error = NotFoundError(
-        f"Could not {call.action}: the API does not know the batch (asked {len(MISSING_PAUSES) + 1} times; "
-        f"request-id {refusal.request_id}). Check first that the key belongs to the batch's workspace, then "
-        "whether somebody has deleted the batch already, then the ID.",
-        status=404,
-        error_type=refusal.error_type,
-        message=refusal.message,
-        request_id=refusal.request_id,
+def missing(batch_id: str, error: NotFoundError) -> NotFoundError:
+    """Return the error for a batch whose last 404 is believed."""
+    return NotFoundError(
+        f"The API does not know batch {batch_id} (asked {len(MISSING_PAUSES) + 1} times; request-id "
+        f"{error.request_id}). Check first that the key belongs to the batch's workspace, then whether somebody has "
+        "deleted the batch already, then the ID.",
+        status=error.status,
+        error_type=error.error_type,
+        message=error.message,
+        request_id=error.request_id,
     )
-    error.answer_was_lost = lost
-    return error

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from airflow_provider_batches.api.errors import BatchesError, NotFoundError
-from airflow_provider_batches.api.flows import MISSING_PAUSES
+from airflow_provider_batches.api.flows import MISSING_PAUSES, missing
 from airflow_provider_batches.api.models import MessageBatch
 
 Status = Literal["ended", "missing", "refused", "timeout"]
@@ -111,7 +111,8 @@ class Wait:
             if isinstance(answer, NotFoundError):
                 self._missing += 1
                 if self._missing > len(MISSING_PAUSES):
-                    return Verdict(self._outcome("missing", self._missing_text(answer), answer))
+                    error = missing(self.batch_id, answer)
+                    return Verdict(self._outcome("missing", str(error), error))
                 return self._go_on(MISSING_PAUSES[self._missing - 1], now, doubtful=True)
             if not (answer.transient if answer.should_retry is None else answer.should_retry):
                 return Verdict(self._outcome("refused", str(answer), answer))
@@ -140,13 +141,6 @@ class Wait:
             return None
         self._said = (key, now)
         return text
-
-    def _missing_text(self, error: NotFoundError) -> str:
-        return (
-            f"The API does not know batch {self.batch_id} (asked {self._missing} times; request-id "
-            f"{error.request_id}). Check first that the key belongs to the batch's workspace, then whether "
-            "somebody has deleted the batch, then the ID."
-        )
 
     def _timeout_text(self) -> str:
         until = datetime.fromtimestamp(self.end_time, timezone.utc).isoformat(timespec="seconds")

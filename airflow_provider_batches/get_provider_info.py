@@ -1,0 +1,50 @@
+"""What Airflow is told about this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_batches import __version__
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata, as Airflow's provider schema has it."""
+    from airflow_provider_batches.hooks.form import HIDDEN, PLACEHOLDERS, RELABELING, conn_fields
+
+    package = "airflow_provider_batches"
+    integration = "Anthropic Message Batches"
+
+    def modules(*names: str) -> list[dict[str, Any]]:
+        return [{"integration-name": integration, "python-modules": [f"{package}.{name}" for name in names]}]
+
+    return {
+        "package-name": "airflow-provider-batches",
+        "name": integration,
+        "description": "Cancel, wait for and delete Anthropic message batches.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": integration,
+                "external-doc-url": "https://docs.claude.com/en/docs/build-with-claude/batch-processing",
+                "tags": ["ai"],
+            }
+        ],
+        "hooks": modules("hooks.batches"),
+        "operators": modules("operators.batches"),
+        "sensors": modules("sensors.batches"),
+        "triggers": modules("triggers.batches"),
+        "extra-links": [f"{package}.links.batches.BatchesConsoleLink"],
+        "connection-types": [
+            {
+                "hook-class-name": f"{package}.hooks.batches.BatchesHook",
+                "hook-name": integration,
+                "connection-type": "anthropic_batches",
+                "conn-fields": conn_fields(),
+                "ui-field-behaviour": {
+                    "hidden-fields": HIDDEN,
+                    "relabeling": RELABELING,
+                    "placeholders": PLACEHOLDERS,
+                },
+            }
+        ],
+    }

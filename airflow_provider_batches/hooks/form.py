@@ -1,0 +1,91 @@
+"""The connection form, written down once.
+
+Airflow 3.2 and newer read it from the provider's metadata, older versions from the hook.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: Field of the extra -> label, JSON schema, description.
+FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "auth_scheme": (
+        "Auth scheme",
+        {"type": ["string", "null"], "enum": ["x-api-key", "bearer"]},
+        "How the key is sent: x-api-key (default), or bearer for gateways and OAuth tokens.",
+    ),
+    "anthropic_version": (
+        "API version",
+        {"type": ["string", "null"]},
+        "The anthropic-version header. Default: 2023-06-01.",
+    ),
+    "anthropic_beta": (
+        "Beta flags",
+        {"type": ["string", "null"]},
+        "The anthropic-beta header, comma-separated. Default: none.",
+    ),
+    "workspace_id": (
+        "Workspace ID",
+        {"type": ["string", "null"]},
+        "The anthropic-workspace-id header, for credentials that span workspaces.",
+    ),
+    "headers": (
+        "More headers",
+        {"type": ["string", "null"], "format": "password"},
+        'A JSON object of strings, for example {"x-team": "search"}; hidden, since headers may hold secrets.',
+    ),
+    "timeout": ("Timeout", {"type": ["number", "null"]}, "Seconds that a read or write may take. Default: 60."),
+    "max_retries": (
+        "Retries",
+        {"type": ["integer", "null"], "minimum": 0, "maximum": 20},
+        "How often a failed call is made again. Default: 5.",
+    ),
+    "proxy": (
+        "Proxy",
+        {"type": ["string", "null"], "format": "password"},
+        "URL of a proxy; hidden, since it may hold a password. Default: the environment's.",
+    ),
+    "verify": (
+        "Verify certificates",
+        {"type": ["string", "null"]},
+        "true (default), false, or the path of a CA file.",
+    ),
+    "allow_http": (
+        "Allow http://",
+        {"type": ["boolean", "null"]},
+        "Whether the key may be sent unencrypted to a host other than this machine. Default: no.",
+    ),
+}
+HIDDEN = ["login", "schema"]
+RELABELING = {"password": "API key", "host": "Base URL"}
+PLACEHOLDERS = {"host": "https://api.anthropic.com", "password": "sk-ant-..."}
+
+
+def conn_fields() -> dict[str, Any]:
+    """Return the form's own fields as the provider's metadata has them."""
+    return {
+        name: {"label": label, "schema": schema, "description": description}
+        for name, (label, schema, description) in FIELDS.items()
+    }
+
+
+def field_behaviour() -> dict[str, Any]:
+    """Return how the form shows Airflow's fields."""
+    return {"hidden_fields": HIDDEN, "relabeling": RELABELING, "placeholders": PLACEHOLDERS}
+
+
+def widgets() -> dict[str, Any]:
+    """Return the form's own fields as WTForms fields."""
+    from wtforms import BooleanField, IntegerField, PasswordField, StringField
+    from wtforms.validators import Optional, any_of
+
+    kinds = {"boolean": BooleanField, "integer": IntegerField}
+    made = {}
+    for name, (label, schema, description) in FIELDS.items():
+        secret = schema.get("format") == "password"
+        kind = PasswordField if secret else kinds.get(schema["type"][0], StringField)
+        validators = [Optional()]
+        if "enum" in schema:
+            validators.append(any_of(schema["enum"]))
+        made[name] = kind(label, validators=validators, description=description)
+    return made

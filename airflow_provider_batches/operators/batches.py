@@ -1,0 +1,161 @@
+"""Operators that cancel and delete message batches."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_batches._compat import conf
+from airflow_provider_batches._task import BatchTask, airflow_errors, check_seconds
+from airflow_provider_batches.api import BatchNotEndedError, NotFoundError, Outcome, Wait, check_batch_id
+from airflow_provider_batches.api.waiting import describe
+from airflow_provider_batches.hooks.batches import (
+    DEFAULT_POLL_INTERVAL,
+    DEFAULT_TIMEOUT,
+    BatchesHook,
+    ended_batch,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class CancelBatchOperator(BatchTask):
+    """Cancels a message batch, and waits until it has ended where asked to.
+
+    A batch that is canceling or has ended already is success: the task can be run again at any time. Canceling takes
+    a while; requests that cannot be interrupted still end as `succeeded` or `errored`.
+
+    Returns the batch ID. Pushes the XCom `batch`, the last snapshot of the batch.
+
+    See https://docs.claude.com/en/api/canceling-message-batches.
+
+    :param batch_id: The batch (templated).
+    :param conn_id: The connection (templated). Default `anthropic_default`.
+    :param ignore_if_missing: Whether a batch that the API does not know is success. Default False.
+    :param wait_for_completion: Whether the task ends only once the batch has ended. Default False: it ends as soon
+        as the API has taken the order, whatever `deferrable` says.
+    :param deferrable: Whether it waits in the triggerer instead of on the worker. Only with `wait_for_completion`.
+        Default: Airflow's `[operators] default_deferrable`.
+    :param poll_interval: Seconds (or timedelta) between looks; the first ones come sooner. Default 60.
+    :param timeout: Seconds (or timedelta) until the wait is given up. Default 25 hours. The batch goes on, and a
+        retry waits again.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_id: str,
+        conn_id: str = BatchesHook.default_conn_name,
+        ignore_if_missing: bool = False,
+        wait_for_completion: bool = False,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
+        timeout: float | timedelta = DEFAULT_TIMEOUT,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(batch_id=batch_id, conn_id=conn_id, **kwargs)
+        self.ignore_if_missing = ignore_if_missing
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.poll_interval = check_seconds("poll_interval", poll_interval)
+        self.timeout = check_seconds("timeout", timeout)
+
+    def execute(self, context: Context) -> str:
+        """Cancel the batch."""
+        with airflow_errors():
+            batch_id = check_batch_id(self.batch_id)
+            try:
+                batch = self.hook.cancel_batch(batch_id)
+            except NotFoundError as error:
+                if not self.ignore_if_missing:
+                    raise
+                self.log.warning("Nothing to cancel: %s", error)
+                return batch_id
+            state = "had ended already" if batch.ended else "is canceling"
+            self.log.info("Batch %s %s: %s (request-id %s)", batch_id, state, describe(batch), batch.request_id)
+            self._push_batch(context, batch)
+            if batch.ended or not self.wait_for_completion:
+                return batch_id
+            now = time.time()
+            limit = self.timeout
+            if self.execution_timeout:
+                limit = min(limit, self.execution_timeout.total_seconds())
+            wait = Wait(batch_id, poll_interval=self.poll_interval, start_time=now, end_time=now + limit)
+            leave = (lambda wait, _: self._leave_to_triggerer(wait)) if self.deferrable else None
+            return self._finish(context, self._wait(wait, leave))
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
+        """Go on with what the trigger found."""
+        with airflow_errors():
+            return self._finish(context, Outcome.from_event(event))
+
+    def _finish(self, context: Context, outcome: Outcome) -> str:
+        self._push_batch(context, outcome.batch)
+        if outcome.status == "missing" and self.ignore_if_missing:
+            self.log.warning("%s", outcome.message)
+        else:
+            ended_batch(outcome)
+            self.log.info("%s", outcome.message)
+        return outcome.batch_id
+
+
+class DeleteBatchOperator(BatchTask):
+    """Deletes a message batch that has ended, with its results.
+
+    A batch that has not ended is an error, and stays: cancel it, wait for its end, then delete it. The task can be
+    run again after a crash: where Airflow retries it and the batch is gone, an earlier try has deleted it.
+
+    Returns the batch ID. Pushes the XComs `batch`, the last snapshot of the batch, and `deletion`: `batch_id`,
+    `deleted_at` (RFC 3339) and the API's `request_id`.
+
+    See https://docs.claude.com/en/api/deleting-message-batches.
+
+    :param batch_id: The batch (templated).
+    :param conn_id: The connection (templated). Default `anthropic_default`.
+    :param ignore_if_missing: Whether a batch that the API does not know is success. Default False.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_id: str,
+        conn_id: str = BatchesHook.default_conn_name,
+        ignore_if_missing: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(batch_id=batch_id, conn_id=conn_id, **kwargs)
+        self.ignore_if_missing = ignore_if_missing
+
+    def execute(self, context: Context) -> str:
+        """Delete the batch."""
+        with airflow_errors():
+            batch_id = check_batch_id(self.batch_id)
+            try:
+                batch = self.hook.get_conn().find(batch_id)
+                self._push_batch(context, batch)
+                if not batch.ended:
+                    raise BatchNotEndedError(batch, "can be deleted")
+                deleted = self.hook.delete_batch(batch_id)
+            except NotFoundError as error:
+                if self._is_retry(context):
+                    self.log.warning("An earlier try of this task has most likely deleted the batch. %s", error)
+                elif self.ignore_if_missing:
+                    self.log.warning("Nothing to delete: %s", error)
+                else:
+                    raise
+                return batch_id
+        deletion = {
+            "batch_id": batch_id,
+            "deleted_at": datetime.now(timezone.utc).isoformat(),
+            "request_id": deleted.request_id,
+        }
+        context["ti"].xcom_push(key="deletion", value=deletion)
+        self.log.info("Deleted batch %s (%s; request-id %s)", batch_id, describe(batch), deleted.request_id)
+        return batch_id
+
+    def _is_retry(self, context: Context) -> bool:
+        """Whether Airflow runs the task again by itself. A person who clears it starts with a first try."""
+        ti = context["ti"]
+        return ti.try_number > ti.max_tries - (self.retries or 0) + 1
