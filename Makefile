@@ -17,8 +17,8 @@ help:  ## show this list
 	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(VENV)/.run  ## cancel, wait for and delete a batch on a real Airflow (BATCH_ID=... for one of your own)
-	@$(PY) -m scripts.demo $(if $(BATCH_ID),--batch-id '$(BATCH_ID)')
+demo: $(VENV)/.run  ## cancel, wait for and delete a batch on a real Airflow (the README says how to use a real API)
+	@$(PY) -m scripts.demo $(if $(BATCH_ID),--batch-id '$(BATCH_ID)') $(if $(MODEL),--model '$(MODEL)')
 
 .PHONY: up
 up: $(VENV)/.run  ## Airflow's UI with the emulator and the examples, until Ctrl-C

@@ -1,0 +1,310 @@
+"""A real Airflow of one's own: api-server, scheduler, DAG processor and triggerer, on SQLite, in a temporary folder.
+
+    with RealAirflow(dags_folder=Path("example_dags"), env={"AIRFLOW_CONN_ANTHROPIC_DEFAULT": ...}) as airflow:
+        run_id = airflow.trigger_dag("teardown_batch", {"batch_id": "msgbatch_1"})
+        assert airflow.wait_for_run("teardown_batch", run_id) == "success"
+
+It listens on free loopback ports, is driven through Airflow's public REST API, and leaves nothing behind but, after a
+failure, its logs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+_FINAL_STATES = {"success", "failed"}
+# Inherited variables that would reach into this Airflow, or slow it down.
+_NOT_INHERITED = ("AIRFLOW", "COVERAGE_", "COV_CORE_", "PYTHONDONTWRITEBYTECODE", "PYTEST_")
+
+
+class RealAirflowError(Exception):
+    """A component died, or something did not happen in time."""
+
+
+class RealAirflow:
+    """
+    Start Airflow's four components on entry, stop them by their process IDs on exit.
+
+    :param dags_folder: The folder with the DAG files.
+    :param env: Further variables for all components, such as ``AIRFLOW_CONN_...`` or ``AIRFLOW__SECTION__KEY``.
+    :param say: Is told what happens, a line at a time.
+    :param start_timeout: Seconds until all components have to be healthy.
+    """
+
+    def __init__(
+        self,
+        *,
+        dags_folder: Path,
+        env: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = lambda line: None,
+        start_timeout: float = 180,
+    ) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="airflow-"))
+        self.username = "admin"
+        self.password = secrets.token_urlsafe(9)
+        self._dags_folder = dags_folder.resolve()
+        self._extra_env = dict(env or {})
+        self._say = say
+        self._start_timeout = start_timeout
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._port, self._worker_log_port, self._trigger_log_port = free_ports(3)
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+
+    def __enter__(self) -> RealAirflow:
+        try:
+            self._migrate()
+            for component in COMPONENTS:
+                self._start(component)
+            self._log_in()
+            self.wait_until_healthy()
+        except BaseException:
+            self.stop(keep_logs=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop(keep_logs=kind is not None and not issubclass(kind, (KeyboardInterrupt, SystemExit)))
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of all components."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+        no_proxy = ",".join(filter(None, [inherited.get("NO_PROXY"), "127.0.0.1", "localhost"]))
+        return {
+            **inherited,
+            "NO_PROXY": no_proxy,
+            "no_proxy": no_proxy,
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self._port),
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self._dags_folder),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{self.username}:admin",
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
+            "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "15",
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self._trigger_log_port),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self._worker_log_port),
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+            **self._extra_env,
+        }
+
+    # What a DAG author would do in the UI.
+
+    def trigger_dag(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Unpause the DAG, start a run of it, and return the run's ID."""
+        self.wait_for_dag(dag_id)
+        self.api("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
+        run = self.api("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf or {})})
+        return str(run["dag_run_id"])
+
+    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 300) -> str:
+        """Return the final state of a run: ``success`` or ``failed``."""
+        state = self._until(
+            lambda: self._final_state(dag_id, run_id), timeout, f"run {run_id} of {dag_id} to end", every=0.5
+        )
+        return str(state)
+
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Return the run as the REST API describes it."""
+        run: dict[str, Any] = self.api("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
+        return run
+
+    def set_run_state(self, dag_id: str, run_id: str, state: str) -> None:
+        """Mark a run as ``failed`` or ``success``, as the buttons in the UI do."""
+        self.api("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", json={"state": state})
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return the run's task instances as the REST API describes them."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.api("GET", path, params={"limit": 100, "offset": len(found)})
+            found += page["task_instances"]
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
+                return found
+
+    def task_states(self, dag_id: str, run_id: str) -> dict[str, str | None]:
+        """Return the state of each task, a mapped one as ``task[0]``, ``task[1]``, ..."""
+        return {
+            ti["task_id"] if ti["map_index"] < 0 else f"{ti['task_id']}[{ti['map_index']}]": ti["state"]
+            for ti in self.task_instances(dag_id, run_id)
+        }
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
+        """Return the log of one try of a task, a line an event."""
+        answer = self.api(
+            "GET",
+            f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}",
+            params={"map_index": map_index, "full_content": "true"},
+        )
+        return "\n".join(_log_line(event) for event in answer["content"])
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        """Return the value of an XCom."""
+        answer = self.api(
+            "GET",
+            f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}",
+            params={"map_index": map_index, "stringify": "false"},
+        )
+        return answer["value"]
+
+    def api(self, method: str, path: str, **kwargs: Any) -> Any:
+        """Call Airflow's public REST API below ``/api/v2`` and return the decoded answer."""
+        answer = self._client.request(method, f"/api/v2{path}", **kwargs)
+        if answer.is_error:
+            raise RealAirflowError(f"{method} {path} answered {answer.status_code}: {answer.text[:2000]}")
+        return answer.json() if answer.content else None
+
+    def wait_for_dag(self, dag_id: str, timeout: float = 120) -> None:
+        """Return once Airflow knows the DAG; a file that does not import is an error at once."""
+
+        def known() -> bool:
+            if self._client.get(f"/api/v2/dags/{dag_id}").status_code == 200:
+                return True
+            errors = self.api("GET", "/importErrors")["import_errors"]
+            if errors:
+                raise RealAirflowError("\n\n".join(f"{e['filename']}:\n{e['stack_trace']}" for e in errors))
+            return False
+
+        self._until(known, timeout, f"Airflow to know DAG {dag_id}")
+
+    def wait_until_healthy(self) -> None:
+        """Return once scheduler, DAG processor, triggerer and metadata database report to be healthy."""
+        parts = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+
+        def healthy() -> bool:
+            health = self.api("GET", "/monitor/health")
+            return all(health[part]["status"] == "healthy" for part in parts)
+
+        self._until(healthy, self._start_timeout, "Airflow's components to be healthy")
+
+    # Processes.
+
+    def pid(self, component: str) -> int:
+        """Return the process ID of ``api-server``, ``scheduler``, ``dag-processor`` or ``triggerer``."""
+        return self._processes[component].pid
+
+    def log_file(self, component: str) -> Path:
+        """Return the file that holds what a component printed."""
+        return self.home / f"{component}.log"
+
+    def stop(self, *, keep_logs: bool = False) -> None:
+        """Stop all components and remove the temporary folder, or say where the logs are."""
+        self._client.close()
+        for process in self._processes.values():
+            process.terminate()
+        deadline = time.monotonic() + 15
+        for process in self._processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            # Each component leads a process group of its own, so this ends what it has left behind, and only that.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._processes.clear()
+        if keep_logs:
+            self._say(f"Airflow's logs are in {self.home}")
+        else:
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    def _migrate(self) -> None:
+        (self.home / "passwords.json").write_text(json.dumps({self.username: self.password}))
+        with self.log_file("db-migrate").open("wb") as log:
+            code = subprocess.run(
+                [sys.executable, "-m", "airflow", "db", "migrate"],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.home,
+            ).returncode
+        if code:
+            raise RealAirflowError(f"airflow db migrate failed:\n{self._tail('db-migrate')}")
+
+    def _start(self, component: str) -> None:
+        with self.log_file(component).open("ab") as log:
+            self._processes[component] = subprocess.Popen(
+                [sys.executable, "-m", "airflow", component],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.home,
+                start_new_session=True,
+            )
+
+    def _log_in(self) -> None:
+        body = {"username": self.username, "password": self.password}
+
+        def token() -> str | None:
+            with contextlib.suppress(httpx.TransportError):
+                answer = self._client.post("/auth/token", json=body)
+                if answer.status_code == 201:
+                    return str(answer.json()["access_token"])
+            return None
+
+        found = self._until(token, self._start_timeout, "the API server to answer")
+        self._client.headers["Authorization"] = f"Bearer {found}"
+
+    def _final_state(self, dag_id: str, run_id: str) -> str | None:
+        state = self.run(dag_id, run_id)["state"]
+        return state if state in _FINAL_STATES else None
+
+    def _until(self, condition: Callable[[], Any], timeout: float, what: str, every: float = 0.25) -> Any:
+        deadline = time.monotonic() + timeout
+        while True:
+            if result := condition():
+                return result
+            for component, process in self._processes.items():
+                if process.poll() is not None:
+                    raise RealAirflowError(f"{component} exited with {process.returncode}:\n{self._tail(component)}")
+            if time.monotonic() > deadline:
+                raise RealAirflowError(f"waited {timeout:g} s in vain for {what}; logs: {self.home}")
+            time.sleep(every)
+
+    def _tail(self, component: str, lines: int = 30) -> str:
+        return "\n".join(self.log_file(component).read_text(errors="replace").splitlines()[-lines:])
+
+
+def free_ports(count: int) -> list[int]:
+    """Return loopback ports that nobody listens on right now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _log_line(event: Any) -> str:
+    if not isinstance(event, dict):
+        return str(event)
+    rest = {key: value for key, value in event.items() if key not in ("timestamp", "level", "event")}
+    words = [event.get("timestamp"), event.get("level"), event.get("event"), rest and json.dumps(rest)]
+    return " ".join(str(word) for word in words if word)
