@@ -143,15 +143,14 @@ class App:
         if fault.delay:
             await asyncio.sleep(fault.delay)
         answer = Answer() if fault.spares_work else self._answer(scope, entry, body)
-        if fault.replaces_answer:
+        if fault.answer_status is not None:
             answer = _fault_answer(fault, scope, entry)
-        silent = fault.hang or fault.drop or fault.drop_after
-        entry.status = None if silent else answer.status
+        entry.status = None if fault.silent else answer.status
         if entry.endpoint in ("create", "cancel", "delete"):
             self.store.record("request", {**asdict(entry), "headers": {}})
         if self.settings.on_request is not None:
             self.settings.on_request(entry)
-        if not silent:
+        if not fault.silent:
             if self.behavior.request_id and not fault.html:
                 answer.headers.setdefault("request-id", entry.request_id)
             answer.headers.update(fault.headers)
@@ -164,24 +163,23 @@ class App:
 
     async def _send(self, send: Send, answer: Answer, cut_after: int | None = None, cut_cleanly: bool = False) -> bool:
         """Send an answer; return False if it was cut short, so that the connection has to be broken off."""
-        whole = isinstance(answer.body, bytes)
-        pieces = [answer.body] if isinstance(answer.body, bytes) else answer.body
+        streamed = not isinstance(answer.body, bytes)
         headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
-        if whole and answer.status != 204 and not (cut_cleanly and cut_after is not None):
-            headers.append((b"content-length", b"%d" % len(cast(bytes, answer.body))))
+        if isinstance(answer.body, bytes) and answer.status not in (204, 304) and not cut_cleanly:
+            headers.append((b"content-length", b"%d" % len(answer.body)))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        for piece in pieces:
+        for piece in [answer.body] if isinstance(answer.body, bytes) else answer.body:
             if cut_after is not None:
                 kept, cut_after = piece[:cut_after], cut_after - len(piece)
                 if cut_after < 0:
                     await send({"type": "http.response.body", "body": kept, "more_body": not cut_cleanly})
                     return cut_cleanly
-            await send({"type": "http.response.body", "body": piece, "more_body": not whole})
-            if not whole:
+            await send({"type": "http.response.body", "body": piece, "more_body": streamed})
+            if streamed:
                 if _transport(send).is_closing():
                     return True
                 await asyncio.sleep(0)
-        if not whole:
+        if streamed:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         return True
 
@@ -198,17 +196,16 @@ class App:
         return answer
 
     def _check(self, scope: Scope, entry: LoggedRequest, headers: dict[str, str]) -> None:
+        if entry.endpoint == "unknown":
+            if methods := _methods(entry.path):
+                raise Refusal(405, "Method Not Allowed", allow=", ".join(methods))
+            raise Refusal(404, "Not found")
         sent = dict(scope["headers"])
         bearer = sent.get(b"authorization", b"")
         key = sent.get(b"x-api-key") or (bearer[7:] if bearer[:7].lower() == b"bearer " else b"")
         expected = self.settings.api_key
         if not key or (expected is not None and not compare_digest(key, expected.encode())):
             raise Refusal(401, "invalid x-api-key" if key else "x-api-key header is required")
-        if entry.endpoint == "unknown":
-            methods = _methods(entry.path)
-            if methods:
-                raise Refusal(405, "Method Not Allowed", allow=", ".join(methods))
-            raise Refusal(404, "Not found")
         if b"anthropic-version" not in sent:
             raise Refusal(400, "anthropic-version: header is required")
         if sent[b"anthropic-version"].decode("latin-1") not in VERSIONS:
@@ -281,7 +278,7 @@ class App:
         if phase == "in_progress":
             self.store.cancel(batch, behavior.cancel_interrupts)
             if behavior.cancel_answer == "canceling":
-                return Answer(batch.render_canceling(behavior, _origin(scope)))
+                return self._show(batch, scope, "canceling")
         elif phase == "canceling":
             if behavior.cancel_canceling != 200:
                 raise Refusal(behavior.cancel_canceling, f"Batch {batch.id} is already being canceled.")
@@ -320,8 +317,8 @@ class App:
             raise Refusal(self.behavior.retrieve_deleted, _MISSING)
         return batch
 
-    def _show(self, batch: Batch, scope: Scope) -> Answer:
-        return Answer(batch.render(self.store.clock.now(), self.behavior, _origin(scope)))
+    def _show(self, batch: Batch, scope: Scope, phase: str | None = None) -> Answer:
+        return Answer(batch.render(self.store.clock.now(), self.behavior, _origin(scope), phase))
 
 
 _NO_FAULT = Fault()
@@ -342,10 +339,11 @@ def _methods(path: str) -> dict[str, str]:
     return {}
 
 
-def _route(method: str, raw_path: str) -> tuple[str, str | None]:
+def _route(method: str, path: str) -> tuple[str, str | None]:
     """Return the endpoint and the batch ID; split first, so that an ID may hold an escaped slash."""
-    endpoint = _methods(raw_path).get(method, "unknown")
-    return endpoint, unquote(raw_path.split("/")[4]) if raw_path.count("/") > 3 else None
+    parts = path.split("/")
+    batch_id = unquote(parts[4]) if len(parts) > 4 and _methods(path) else None
+    return _methods(path).get(method, "unknown"), batch_id
 
 
 def _query(scope: Scope) -> dict[str, str]:
@@ -383,9 +381,10 @@ def _refuse(
 
 def _fault_answer(fault: Fault, scope: Scope, entry: LoggedRequest) -> Answer:
     status = cast(int, fault.answer_status)
+    if status in (204, 304):
+        return Answer(b"", status, {})
     if fault.html:
-        page = Answer(HTML.format(f"{status} from a proxy").encode(), status, {"content-type": "text/html"})
-        return page
+        return Answer(HTML.format(f"{status} from a proxy").encode(), status, {"content-type": "text/html"})
     if fault.body is not None:
         return Answer(fault.body.encode() if isinstance(fault.body, str) else fault.body, status)
     answer = _refuse(entry, status, fault.message, fault.error_type, fault.error_code)

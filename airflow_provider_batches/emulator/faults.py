@@ -42,7 +42,7 @@ class Fault:
 
     :param delay: real seconds to wait first.
     :param applied: the request does its work first, and only its answer is lost or replaced.
-    :param hang: no answer, the connection stays open.
+    :param hang: no answer, the connection stays open; with ``cut_after`` it falls silent there.
     :param drop: no answer, the connection is closed.
     :param drop_after: short for ``drop`` and ``applied``.
     :param status: status code of the answer, with the API's JSON envelope unless the body says otherwise.
@@ -86,11 +86,6 @@ class Fault:
             raise ValueError(f"endpoint must be one of {(*ENDPOINTS, 'any')}, not {self.endpoint!r}.")
 
     @property
-    def replaces_answer(self) -> bool:
-        """Whether the fault has an answer of its own."""
-        return self.answer_status is not None
-
-    @property
     def answer_status(self) -> int | None:
         """The status code of the fault's own answer, None where it has no answer."""
         if self.status is not None:
@@ -102,10 +97,14 @@ class Fault:
         return None if self.body is None else 200
 
     @property
+    def silent(self) -> bool:
+        """Whether nothing at all is answered."""
+        return self.drop or self.drop_after or (self.hang and self.cut_after is None)
+
+    @property
     def spares_work(self) -> bool:
         """Whether the request is stopped before it does its work."""
-        lost = self.hang or self.drop or self.replaces_answer
-        return lost and not (self.applied or self.drop_after)
+        return (self.silent or self.answer_status is not None) and not (self.applied or self.drop_after)
 
 
 class ArmedFault:

@@ -6,15 +6,10 @@ from airflow_provider_batches.emulator.settings import Settings
 from airflow_provider_batches.emulator.store import Batch, Store, new_batch_id
 
 
-def seed(store: Store, settings: Settings, requests: int | list[Any] = 100, **options: Any) -> Batch:
-    """Put a batch into the store without HTTP; see :meth:`Emulator.add_batch`."""
-    return store.add(_seeded(store.clock.now(), settings, requests, **options))
-
-
-def _seeded(
-    now: float,
+def seed(
+    store: Store,
     settings: Settings,
-    requests: int | list[Any],
+    requests: int | list[Any] = 100,
     *,
     status: str | None = None,
     age_seconds: float = 0.0,
@@ -24,6 +19,8 @@ def _seeded(
     cancel_seconds: float | None = None,
     foreign: bool = False,
 ) -> Batch:
+    """Put a batch into the store without HTTP; see :meth:`Emulator.add_batch`."""
+    now = store.clock.now()
     ids = None if isinstance(requests, int) else [r if isinstance(r, str) else r["custom_id"] for r in requests]
     total = requests if isinstance(requests, int) else len(requests)
     if outcomes is None:
@@ -54,4 +51,4 @@ def _seeded(
             batch.cancel_at, batch.cancel_seconds = now, batch.cancel_seconds or 3600.0
     if status is not None and batch.phase(now) not in (status, "archived" if status == "ended" else status):
         raise ValueError(f"A batch {age_seconds} s old cannot be {status}.")
-    return batch
+    return store.add(batch)

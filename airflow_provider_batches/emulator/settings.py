@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airflow_provider_batches.emulator.requestlog import LoggedRequest
 
@@ -10,7 +10,7 @@ from airflow_provider_batches.emulator.requestlog import LoggedRequest
 class Settings:
     """What does not change while the emulator runs; see :class:`Emulator`."""
 
-    api_key: str | None = "sk-ant-emulator"
+    api_key: str | None = field(default="sk-ant-emulator", repr=False)
     batch_seconds: float = 3600.0
     cancel_seconds: float = 0.0
     requests_per_minute: int | None = None

@@ -83,15 +83,9 @@ class Batch:
         errored = done * self.errored // max(1, finishing)
         return {"succeeded": done - errored, "errored": errored, "canceled": canceled, "expired": expired}
 
-    def render(self, now: float, behavior: Behavior, origin: str) -> bytes:
-        """Return the MessageBatch object as JSON; ``origin`` is where ``results_url`` points."""
-        return self._render(self.phase(now), behavior, origin)
-
-    def render_canceling(self, behavior: Behavior, origin: str) -> bytes:
-        """Return the object as it is just before a canceled batch ends."""
-        return self._render("canceling", behavior, origin)
-
-    def _render(self, phase: str, behavior: Behavior, origin: str) -> bytes:
+    def render(self, now: float, behavior: Behavior, origin: str, phase: str | None = None) -> bytes:
+        """Return the MessageBatch object as JSON, in another phase if given; ``results_url`` is at ``origin``."""
+        phase = phase or self.phase(now)
         key = (phase, self.cancel_at, behavior, origin)
         if self._rendered is None or self._rendered[0] != key:
             self._rendered = (key, json.dumps(self._object(phase, behavior, origin)).encode())
