@@ -73,7 +73,8 @@ def refusal(call: Call[T], status: int, headers: Mapping[str, str], body: bytes)
         pass
     else:
         error_type, message = envelope.error.type, envelope.error.message or message
-        code = (envelope.error.details or {}).get("error_code")
+        details = envelope.error.details
+        code = details.get("error_code") if isinstance(details, dict) else None
         request_id = request_id or envelope.request_id
     kind = _kind(status, code)
     name = error_type or (HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "unknown")

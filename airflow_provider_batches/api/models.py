@@ -101,7 +101,7 @@ class ErrorDetail(_Object):
 
     type: str | None = None
     message: str | None = None
-    details: dict[str, Any] | None = None
+    details: Any = None
 
 
 class ErrorEnvelope(_Object):
@@ -149,7 +149,7 @@ _KNOWN_RESULTS = frozenset({"succeeded", "errored", "canceled", "expired"})
 
 def _result_tag(value: Any) -> str:
     tag = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return tag if tag in _KNOWN_RESULTS else "unknown"
+    return tag if isinstance(tag, str) and tag in _KNOWN_RESULTS else "unknown"
 
 
 class BatchResult(_Object):
