@@ -122,11 +122,11 @@ def _shown(value: object) -> str:
 
 
 def _create_body(requests: Iterable[Mapping[str, Any] | BatchRequest]) -> bytes:
-    if isinstance(requests, (str, bytes, Mapping)):
+    if isinstance(requests, (str, bytes, Mapping)) or not isinstance(requests, Iterable):
         raise InvalidArgumentError(
             f"requests: expected a list of {{'custom_id', 'params'}}, got {type(requests).__name__}."
         )
-    rendered: list[str] = []
+    rendered: list[bytes] = []
     seen: set[str] = set()
     for index, request in enumerate(requests):
         where = f"requests[{index}]"
@@ -145,9 +145,9 @@ def _create_body(requests: Iterable[Mapping[str, Any] | BatchRequest]) -> bytes:
             )
         seen.add(checked.custom_id)
         try:
-            # As text, so that the request is not held twice as objects; NaN is no JSON.
+            # As bytes, so that the request is not held twice as objects; NaN is no JSON.
             rendered.append(
-                json.dumps(checked.model_dump(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+                json.dumps(checked.model_dump(), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
             )
         except (TypeError, ValueError) as error:
             raise InvalidArgumentError(
@@ -157,7 +157,7 @@ def _create_body(requests: Iterable[Mapping[str, Any] | BatchRequest]) -> bytes:
         raise InvalidArgumentError(
             f"requests: got {len(rendered)}; a batch holds 1 to {MAX_REQUESTS:,}. Split larger ones."
         )
-    body = f'{{"requests":[{",".join(rendered)}]}}'.encode()
+    body = b'{"requests":[%b]}' % b",".join(rendered)
     if len(body) > MAX_BYTES:
         raise InvalidArgumentError(f"requests: {len(body):,} bytes; a batch holds at most {MAX_BYTES:,}. Split it.")
     return body
