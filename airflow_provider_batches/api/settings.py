@@ -77,7 +77,9 @@ def _base_url(value: str) -> str:
 def _flags(value: Any) -> Any:
     if isinstance(value, str):
         value = value.split(",")
-    return tuple(flag.strip() for flag in value if flag.strip()) if isinstance(value, (list, tuple)) else value
+    if not isinstance(value, (list, tuple)) or not all(isinstance(flag, str) for flag in value):
+        return value  # pydantic says what is wrong with it
+    return tuple(flag.strip() for flag in value if flag.strip())
 
 
 def _headers(value: dict[str, str]) -> dict[str, str]:
@@ -95,7 +97,7 @@ def _proxy(value: str) -> str:
         valid = url.scheme in ("http", "https", "socks5", "socks5h") and bool(url.hostname) and (url.port or 1) > 0
     except ValueError:
         valid = False
-    if not valid:
+    if not valid or not _HEADER_VALUE.match(value) or " " in value:
         raise ValueError("must be a URL like http://proxy.example:3128")
     return value
 
