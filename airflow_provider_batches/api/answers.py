@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -39,14 +39,18 @@ _HINTS: dict[type[APIStatusError], str] = {
 _REDIRECT_HINT = "Redirects are not followed, so that no other host sees the key: set the API's own URL."
 
 
-def read_answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
+def read_answer(
+    call: Call[T], status: int, headers: Mapping[str, str], body: bytes, hide: Callable[[str], str] = str
+) -> T:
     """Return what the API answered.
+
+    :param hide: Takes secrets out of a body before an excerpt of it is shown: half a secret is no longer recognized.
 
     :raises APIStatusError: The API refused; the subclass says how.
     :raises InvalidResponseError: The API agreed, but the body cannot be read.
     """
     if not 200 <= status < 300:
-        raise refusal(call, status, headers, body)
+        raise refusal(call, status, headers, body, hide)
     request_id = headers.get("request-id")
     model: Any = call.model
     if model is DeletedBatch and not body.strip():
@@ -57,16 +61,18 @@ def read_answer(call: Call[T], status: int, headers: Mapping[str, str], body: by
         except ValidationError as error:
             raise InvalidResponseError(
                 f"Could not {call.action}: status {status} with an unreadable body: {_problems(error)}; "
-                f"it begins {excerpt(body)!r} (request-id {request_id}).",
+                f"it begins {excerpt(body, hide)!r} (request-id {request_id}).",
                 request_id=request_id,
             ) from None
     answer._request_id = request_id
     return cast(T, answer)
 
 
-def refusal(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
+def refusal(
+    call: Call[T], status: int, headers: Mapping[str, str], body: bytes, hide: Callable[[str], str] = str
+) -> APIStatusError:
     """Return the error that an answer other than 2xx stands for."""
-    error_type, message, code, request_id = None, excerpt(body), None, headers.get("request-id")
+    error_type, message, code, request_id = None, excerpt(body, hide), None, headers.get("request-id")
     try:
         envelope = ErrorEnvelope.model_validate_json(body)
     except ValidationError:
@@ -117,9 +123,9 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     return max(0.0, (date - now).total_seconds())
 
 
-def excerpt(body: bytes) -> str:
+def excerpt(body: bytes, hide: Callable[[str], str] = str) -> str:
     """Return the beginning of a body as one line for people, without HTML tags."""
-    text = body[: 20 * _EXCERPT].decode("utf-8", errors="replace")
+    text = hide(body.decode("utf-8", errors="replace"))[: 20 * _EXCERPT]
     if "<" in text:
         text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", text)
         text = html.unescape(text)

@@ -71,7 +71,9 @@ class _Exchange:
 
     def read(self, response: httpx.Response) -> Any:
         try:
-            return read_answer(self.call, response.status_code, response.headers, response.content)
+            return read_answer(
+                self.call, response.status_code, response.headers, response.content, self.settings.redact
+            )
         except APIStatusError as error:
             error.answer_was_lost = self._lost
             self._lost = self._lost or (isinstance(error, ServerError) and error.status != 409)
