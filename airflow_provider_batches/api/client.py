@@ -124,6 +124,8 @@ class _BaseClient(Generic[C]):
             # A plain connection needs no certificates, and reading them takes its time.
             "verify": tls_context(False) if plain else tls_context(settings.verify),
             "follow_redirects": False,
+            # This machine is reached directly: a proxy of the environment would get the key over plain HTTP.
+            "trust_env": not (plain and settings.is_loopback),
         }
 
     def _exchange(self, call: Call[Any]) -> _Exchange:

@@ -153,7 +153,7 @@ class ClientSettings(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> ClientSettings:
         url = urlsplit(self.base_url)
-        if url.scheme == "http" and not self.allow_http and not _is_loopback(url.hostname or ""):
+        if url.scheme == "http" and not self.allow_http and not self.is_loopback:
             raise ValueError(
                 f"base_url: http://{url.hostname} would send the key unencrypted; use https://, or set allow_http"
             )
@@ -172,6 +172,11 @@ class ClientSettings(BaseModel):
             return cls(**values)
         except ValidationError as error:
             raise InvalidArgumentError("; ".join(_problems(error))) from None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the base URL names this machine."""
+        return _is_loopback(urlsplit(self.base_url).hostname or "")
 
     def request_headers(self) -> dict[str, str]:
         """Return the headers of every request."""
