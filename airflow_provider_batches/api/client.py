@@ -22,6 +22,7 @@ from airflow_provider_batches.api.errors import (
     APIConnectionError,
     APIStatusError,
     BatchesError,
+    InvalidArgumentError,
     InvalidResponseError,
     ResultsTruncatedError,
     ServerError,
@@ -128,6 +129,16 @@ class _BaseClient(Generic[C]):
             "trust_env": not (plain and settings.is_loopback),
         }
 
+    def _make(self, kind: type[C]) -> C:
+        try:
+            return kind(**self._http_options())
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            # A file that holds no certificates, SOCKS without its package, a broken proxy in the environment.
+            raise InvalidArgumentError(
+                "verify, proxy: these settings, or the environment's proxy, cannot be used: "
+                f"{self.settings.redact(str(error))}"
+            ) from None
+
     def _exchange(self, call: Call[Any]) -> _Exchange:
         headers = {"content-type": "application/json"} if call.body is not None else None
         request = self._http.build_request(
@@ -150,7 +161,7 @@ class BatchesClient(_BaseClient[httpx.Client]):
 
     def __init__(self, settings: ClientSettings) -> None:
         super().__init__(settings)
-        self._http = httpx.Client(**self._http_options())
+        self._http = self._make(httpx.Client)
 
     def __enter__(self) -> BatchesClient:
         return self
@@ -293,7 +304,7 @@ class AsyncBatchesClient(_BaseClient[httpx.AsyncClient]):
 
     def __init__(self, settings: ClientSettings) -> None:
         super().__init__(settings)
-        self._http = httpx.AsyncClient(**self._http_options())
+        self._http = self._make(httpx.AsyncClient)
 
     async def __aenter__(self) -> AsyncBatchesClient:
         return self
