@@ -1,11 +1,12 @@
 """Create a batch, wait for it, read its results, and tear it down whatever happened before.
 
     create -> wait -> read_results -> cancel -> wait_for_cancel -> delete
-    (setup)                           (-------- teardown --------)
+    (setup)                        -> check    (teardown)
 
 Where the pipeline succeeds, the batch has ended, `cancel` changes nothing, and `delete` removes what has been read.
 Where it fails, or somebody marks the run or one of its tasks as failed, a batch that still runs (and costs money) is
-canceled, and deleted once it has ended.
+canceled, and deleted once it has ended. **Results that `read_results` could not read are deleted too**: leave out
+`delete` if they have to be kept for a second look.
 """
 
 from __future__ import annotations
@@ -83,6 +84,13 @@ with DAG(
         task_id="delete", batch_id=batch_id, conn_id=CONN_ID, ignore_if_missing=True
     ).as_teardown(setups=create_task, on_failure_fail_dagrun=True)
 
-    # Only `cancel` stands directly behind the work. With `results >> delete` the run's state would be that of `delete`
-    # alone, and a pipeline that failed would look like a success once its batch is gone.
     chain(results, cancel, wait_for_cancel, delete)
+
+    # Where somebody marks the whole run as failed, Airflow skips what has not started, runs the teardown, and would
+    # then call the run a success, since nothing at its end has failed. This one fails unless the results were read.
+    @task(retries=0)
+    def check(outcomes: dict[str, int] | None) -> None:
+        if outcomes is None:
+            raise RuntimeError("The results were not read: the run has failed, or was stopped, before that.")
+
+    check(results).operator.as_teardown(setups=create_task, on_failure_fail_dagrun=True)

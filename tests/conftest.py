@@ -1,0 +1,43 @@
+"""What all tests share: an Airflow of their own, in a temporary folder that exists before Airflow is imported."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def _isolate() -> None:
+    # Nothing of the developer's own Airflow or account reaches the tests.
+    for name in list(os.environ):
+        if name.startswith(("AIRFLOW", "ANTHROPIC")):
+            del os.environ[name]
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    home = tempfile.mkdtemp(prefix=f"airflow-tests-{worker}-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    os.environ.update(
+        {
+            "AIRFLOW_HOME": home,
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        }
+    )
+
+
+_isolate()
+
+pytest_plugins = ["airflow_provider_batches.emulator.pytest_plugin"]
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> None:
+    """Make Airflow's metadata database, once for each worker process of the test run; it takes some seconds."""
+    from airflow.utils.db import initdb
+
+    initdb()
