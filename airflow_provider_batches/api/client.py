@@ -6,6 +6,7 @@ import asyncio
 import os
 import ssl
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import lru_cache
 from types import TracebackType
@@ -162,6 +163,8 @@ class BatchesClient(_BaseClient[httpx.Client]):
     def __init__(self, settings: ClientSettings) -> None:
         super().__init__(settings)
         self._http = self._make(httpx.Client)
+        # A client that nobody closes, as that of a hook, does not leave its connections to the garbage collector.
+        weakref.finalize(self, self._http.close).atexit = False
 
     def __enter__(self) -> BatchesClient:
         return self
