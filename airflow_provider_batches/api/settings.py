@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -38,6 +39,7 @@ _OWN_HEADERS = frozenset(
         "accept-encoding",
     }
 )
+_SECRET_HEADER_WORDS = ("auth", "key", "token", "secret", "cookie")
 _SECRET_FIELDS = frozenset({"api_key", "headers", "proxy", "base_url"})
 
 
@@ -194,9 +196,22 @@ class ClientSettings(BaseModel):
         auth = {"authorization": f"Bearer {key}"} if self.auth_scheme == "bearer" else {"x-api-key": key}
         return own | auth
 
+    def secrets(self) -> Iterator[str]:
+        """Iterate over what must not be seen: the key, and what looks like a credential in headers and proxy."""
+        yield self.api_key.get_secret_value()
+        for name, value in self.headers.items():
+            if any(word in name.lower() for word in _SECRET_HEADER_WORDS):
+                yield value
+        password = urlsplit(self.proxy or "").password
+        if password:
+            yield password
+            yield unquote(password)
+
     def redact(self, text: str) -> str:
-        """Return the text without the key, wherever it may have come from."""
-        return text.replace(self.api_key.get_secret_value(), "***")
+        """Return the text without the secrets, wherever it may have come from."""
+        for secret in self.secrets():
+            text = text.replace(secret, "***")
+        return text
 
 
 def _is_loopback(host: str) -> bool:
