@@ -25,7 +25,13 @@ EXTRA_FIELDS = (
     "allow_http",
 )
 #: What the extra of the official provider's connection holds, and the setting it stands for.
-_OFFICIAL_KWARGS = {"timeout": "timeout", "max_retries": "max_retries", "default_headers": "headers"}
+_OFFICIAL_KWARGS = {
+    "api_key": "api_key",
+    "base_url": "base_url",
+    "timeout": "timeout",
+    "max_retries": "max_retries",
+    "default_headers": "headers",
+}
 USER_AGENT = (
     f"airflow-provider-batches/{__version__} apache-airflow/{AIRFLOW_VERSION} python/{python_platform.python_version()}"
 )
@@ -53,19 +59,26 @@ def read_settings(connection: ConnectionLike, environment: Mapping[str, str]) ->
     extra = _extra(where, connection.extra)
     official = connection.conn_type == "anthropic"
     values = _official_values(where, extra) if official else _values(where, extra)
-    key = connection.password or environment.get("ANTHROPIC_API_KEY")
-    if not key:
+    # Where the official provider's connection holds arguments for its client, these win.
+    names = {"api_key": "password", "base_url": "host"}
+    if official:
+        names |= {
+            name: f"extra.anthropic_client_kwargs.{key}" for key, name in _OFFICIAL_KWARGS.items() if name in values
+        }
+    values.setdefault("api_key", connection.password or environment.get("ANTHROPIC_API_KEY"))
+    if not values["api_key"]:
         raise InvalidArgumentError(
             f"{where} has no API key: put it into the connection's password, or set ANTHROPIC_API_KEY in the "
             "environment of the workers and the triggerer."
         )
-    url = _url(where, connection)
-    if url:
+    if "base_url" not in values and (url := _url(where, connection)):
         values["base_url"] = url
     try:
-        return ClientSettings.parse(api_key=key, user_agent=USER_AGENT, **values)
+        return ClientSettings.parse(user_agent=USER_AGENT, **values)
     except InvalidArgumentError as error:
-        fields = str(error).replace("api_key:", "password:").replace("base_url:", "host:")
+        fields = str(error)
+        for name, field in names.items():
+            fields = fields.replace(f"{name}:", f"{field}:")
         raise InvalidArgumentError(f"{where} is not usable: {fields}.") from None
 
 
@@ -100,7 +113,7 @@ def _values(where: str, extra: dict[str, Any]) -> dict[str, Any]:
 
 
 def _official_values(where: str, extra: dict[str, Any]) -> dict[str, Any]:
-    platform = extra.get("platform") or "anthropic"
+    platform = str(extra.get("platform") or "anthropic").lower()
     if platform != "anthropic":
         raise InvalidArgumentError(
             f"{where}: extra.platform is {platform!r}, but message batches are served by Anthropic's own API alone: "
