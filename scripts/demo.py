@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.processes import EmulatorProcess, emulator, exit_on_sigterm
+from scripts.processes import EmulatorProcess, emulator, exit_on_signals
 from scripts.real_airflow import RealAirflow
 
 DAG_ID = "teardown_batch"
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch-id", help="tear down this batch of the connection's workspace")
     parser.add_argument("--model", help="create a batch of 100 short requests for this model (this costs money)")
     options = parser.parse_args(arguments)
-    exit_on_sigterm()
+    exit_on_signals()
 
     connection = os.environ.get(CONNECTION)
     if connection and not (options.batch_id or options.model):

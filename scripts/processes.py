@@ -85,10 +85,16 @@ def emulator(*options: str) -> Iterator[EmulatorProcess]:
             process.wait()
 
 
-def exit_on_sigterm() -> None:
-    """Let SIGTERM end the script as an exception, so that whatever it has started is stopped."""
+def exit_on_signals() -> None:
+    """Let the first SIGINT or SIGTERM end the script as an exception, so that what it has started is stopped.
+
+    Later ones are ignored: they would interrupt just that.
+    """
 
     def leave(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, leave)

@@ -75,15 +75,15 @@ class RealAirflow:
                 self._start(component)
             self._log_in()
             self.wait_until_healthy()
-        except BaseException:
-            self.stop(keep_logs=True)
+        except BaseException as error:
+            self.stop(keep_logs=isinstance(error, Exception))
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop(keep_logs=kind is not None and not issubclass(kind, (KeyboardInterrupt, SystemExit)))
+        self.stop(keep_logs=isinstance(error, Exception))
 
     @property
     def env(self) -> dict[str, str]:
@@ -114,8 +114,6 @@ class RealAirflow:
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             **self._extra_env,
         }
-
-    # What a DAG author would do in the UI.
 
     def trigger_dag(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Unpause the DAG, start a run of it, and return the run's ID."""
@@ -205,7 +203,11 @@ class RealAirflow:
 
         self._until(healthy, self._start_timeout, "Airflow's components to be healthy")
 
-    # Processes.
+    def check(self) -> None:
+        """Raise RealAirflowError if a component has exited."""
+        for component, process in self._processes.items():
+            if process.poll() is not None:
+                raise RealAirflowError(f"{component} exited with {process.returncode}:\n{self._tail(component)}")
 
     def pid(self, component: str) -> int:
         """Return the process ID of ``api-server``, ``scheduler``, ``dag-processor`` or ``triggerer``."""
@@ -282,9 +284,7 @@ class RealAirflow:
         while True:
             if result := condition():
                 return result
-            for component, process in self._processes.items():
-                if process.poll() is not None:
-                    raise RealAirflowError(f"{component} exited with {process.returncode}:\n{self._tail(component)}")
+            self.check()
             if time.monotonic() > deadline:
                 raise RealAirflowError(f"waited {timeout:g} s in vain for {what}; logs: {self.home}")
             time.sleep(every)
