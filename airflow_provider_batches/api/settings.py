@@ -57,12 +57,12 @@ def _api_key(value: SecretStr) -> SecretStr:
 
 
 def _base_url(value: str) -> str:
-    text = value.strip().rstrip("/")
-    if "://" not in text:
-        text = f"https://{text}"
+    text = value.strip()
+    text = (text if "://" in text else f"https://{text}").rstrip("/")
     try:
         url = urlsplit(text)
-        valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+        valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        valid = valid and not url.netloc.endswith(":")
     except ValueError:
         valid = False
     if not valid or not _HEADER_VALUE.match(text) or " " in text or "\\" in text:
