@@ -23,6 +23,8 @@ try:  # 3.2+
         AirflowSensorTimeout,
         AirflowSkipException,
         AirflowTaskTimeout,
+        TaskDeferralError,
+        TaskDeferralTimeout,
     )
 except ImportError:  # 3.0, 3.1
     from airflow.configuration import conf
@@ -33,10 +35,16 @@ except ImportError:  # 3.0, 3.1
         AirflowSensorTimeout,
         AirflowSkipException,
         AirflowTaskTimeout,
+        TaskDeferralError,
+        TaskDeferralTimeout,
     )
+
+#: Whether a task can begin in the triggerer (`start_from_trigger`).
+STARTS_FROM_TRIGGER = tuple(int(part) for part in AIRFLOW_VERSION.split(".")[:2]) >= (3, 3)
 
 __all__ = [
     "AIRFLOW_VERSION",
+    "STARTS_FROM_TRIGGER",
     "AirflowException",
     "AirflowFailException",
     "AirflowRescheduleException",
@@ -44,6 +52,8 @@ __all__ = [
     "AirflowSkipException",
     "AirflowTaskTimeout",
     "BaseHook",
+    "TaskDeferralError",
+    "TaskDeferralTimeout",
     "conf",
     "mask_secret",
 ]

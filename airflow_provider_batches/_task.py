@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_provider_batches._compat import AirflowException, AirflowFailException
-from airflow_provider_batches.api import BatchesError, MessageBatch, Outcome, Wait
+from airflow_provider_batches.api import BatchesError, Outcome, Wait
 from airflow_provider_batches.hooks.batches import BatchesHook, look_until
 from airflow_provider_batches.links.batches import BatchesConsoleLink
 from airflow_provider_batches.triggers.batches import FIRST_LOOK, BatchEndedTrigger
@@ -34,7 +34,7 @@ class BatchTask(BaseOperator):
     operator_extra_links = (BatchesConsoleLink(),)
     ui_color = "#f3e5dc"
 
-    def __init__(self, *, batch_id: str, conn_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, batch_id: str | list[str], conn_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.batch_id = batch_id
         self.conn_id = conn_id
@@ -44,40 +44,45 @@ class BatchTask(BaseOperator):
         """The hook of the task's connection."""
         return BatchesHook(conn_id=self.conn_id)
 
-    def _push_batch(self, context: Context, batch: MessageBatch | None) -> None:
-        if batch:
-            context["ti"].xcom_push(key="batch", value=batch.snapshot())
+    def _push_batch(self, context: Context, snapshot: dict[str, Any] | None) -> None:
+        if snapshot:
+            context["ti"].xcom_push(key="batch", value=snapshot)
 
-    def _wait(self, wait: Wait, leave: Callable[[Wait, float], None] | None) -> Outcome:
+    def _wait(self, wait: Wait, leave: Callable[[float], None] | None) -> Outcome:
         """Return how the wait ends, having looked on the worker.
 
         :param wait: What is waited for.
-        :param leave: What ends this run of the task after some seconds, handed the wait and the pause until its next
-            look; None to stay on the worker.
+        :param leave: Ends this run of the task after some seconds, by an exception of Airflow's; it is handed the
+            pause until the next look. None to stay on the worker.
         """
-        now = time.time()
-        # What is over before the next process could look is not worth leaving.
-        stays = leave is None or wait.end_time <= now + WORKER_SECONDS + FIRST_LOOK
-        until = float("inf") if stays else now + WORKER_SECONDS
-        verdict = look_until(wait, self.hook.get_conn(), self.log, until=until)
+        verdict = look_until(wait, self.hook.get_conn(), self.log, until=self._leaves_at(wait, leave))
         if verdict.outcome is None and leave is not None:
-            leave(wait, verdict.pause)
+            leave(verdict.pause)
         if verdict.outcome is None:
             raise AssertionError("a wait that stays ends with an outcome")  # pragma: no cover
         return verdict.outcome
 
-    def _leave_to_triggerer(self, wait: Wait, cancel_on_kill: bool = False) -> None:
-        """Defer the task; `execute_complete` goes on."""
+    def _leaves_at(self, wait: Wait, leave: Callable[[float], None] | None) -> float:
         now = time.time()
-        self.log.info("Batch %s has not ended yet; the wait goes on in the triggerer", wait.batch_id)
+        # What is over before the next process could look is not worth leaving.
+        stays = leave is None or wait.end_time <= now + WORKER_SECONDS + FIRST_LOOK
+        return float("inf") if stays else now + WORKER_SECONDS
+
+    def _leave_to_triggerer(self, batch_id: str | list[str], wait: Wait, **options: bool) -> None:
+        """Defer the task; `execute_complete` goes on.
+
+        :param options: Parameters of the trigger.
+        """
+        now = time.time()
+        self.log.info("Not ended yet; the wait goes on in the triggerer")
         self.defer(
             trigger=BatchEndedTrigger(
-                batch_id=wait.batch_id,
+                batch_id=batch_id,
                 conn_id=self.conn_id,
                 poll_interval=wait.poll_interval,
                 start_time=now,
                 end_time=wait.end_time,
-                cancel_on_kill=cancel_on_kill,
+                **options,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=wait.end_time - now + BACKSTOP),
@@ -90,7 +95,8 @@ def airflow_errors() -> Iterator[None]:
     try:
         yield
     except BatchesError as error:
-        kind = AirflowException if error.transient else AirflowFailException
+        again = error.transient if error.should_retry is None else error.should_retry
+        kind = AirflowException if again else AirflowFailException
         raise kind(str(error)) from error
 
 

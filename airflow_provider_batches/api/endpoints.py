@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -68,6 +69,22 @@ def check_batch_id(batch_id: object) -> str:
             "Pass the batch's `id` as the API gave it, for example msgbatch_01Example."
         )
     return batch_id
+
+
+def check_batch_ids(batch_ids: object) -> list[str]:
+    """Return the IDs, each once, in their order: of one batch, of a list of them, or of a text that shows a list.
+
+    :raises InvalidArgumentError: One of them can be no ID.
+    """
+    if isinstance(batch_ids, str) and batch_ids.lstrip().startswith("["):
+        # What a template makes of a list where it does not render to native objects.
+        try:
+            batch_ids = ast.literal_eval(batch_ids.strip())
+        except (ValueError, SyntaxError):
+            raise InvalidArgumentError(f"batch_id: {_shown(batch_ids)} is no list of IDs.") from None
+    if isinstance(batch_ids, (list, tuple, set)):
+        return list(dict.fromkeys(map(check_batch_id, batch_ids)))
+    return [check_batch_id(batch_ids)]
 
 
 def create(requests: Iterable[Mapping[str, Any] | BatchRequest]) -> Call[MessageBatch]:

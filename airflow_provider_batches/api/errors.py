@@ -18,6 +18,11 @@ class BatchesError(Exception):
     #: The API's own word on trying again (`x-should-retry`), None where it did not say.
     should_retry: bool | None = None
 
+    @property
+    def passing(self) -> bool:
+        """Whether it is worth trying again: the API's own word, or what is known of this kind of error."""
+        return self.transient if self.should_retry is None else self.should_retry
+
 
 class InvalidArgumentError(BatchesError, ValueError):
     """An argument or a setting is wrong; nothing was sent."""

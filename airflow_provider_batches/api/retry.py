@@ -36,7 +36,7 @@ def may_repeat(call: Call[Any], error: BaseException) -> bool:
         return isinstance(error, APIConnectionError) and not error.sent
     if call.settles and is_about_the_batch(error):
         return False
-    return error.transient if error.should_retry is None else error.should_retry
+    return error.passing
 
 
 def pause(attempt: int, error: BaseException | None, chance: Callable[[], float] = random.random) -> float:

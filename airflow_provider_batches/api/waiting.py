@@ -5,13 +5,15 @@ The worker's loop, the trigger and the poller all ask this one piece, so they ca
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
 from airflow_provider_batches.api.errors import BatchesError, NotFoundError
 from airflow_provider_batches.api.flows import MISSING_PAUSES, missing
-from airflow_provider_batches.api.models import MessageBatch
+from airflow_provider_batches.api.models import MessageBatch, RequestCounts
 
 Status = Literal["ended", "missing", "refused", "timeout"]
 
@@ -25,17 +27,41 @@ SIGN_OF_LIFE = 600.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a wait ended.
+    """How a wait ended, for one batch or for several.
 
-    `ended`: the batch has ended, `batch` is its last state. `missing`: the API does not know it. `refused`: the API
-    will not answer, and asking again is no use. `timeout`: the time is over, `batch` is the last that was seen.
+    `ended`: all have ended. `missing`: the API does not know one. `refused`: the API will not answer, and asking
+    again is no use. `timeout`: the time is over. `snapshot` is the batch as it was last seen, or for several what
+    `combine` says of them.
     """
 
     status: Status
-    batch_id: str
+    batch_id: str | list[str]
     message: str
-    batch: MessageBatch | None = None
+    snapshot: dict[str, Any] | None = None
     error: BatchesError | None = None
+
+    @property
+    def request_counts(self) -> RequestCounts:
+        """The requests of the batch, or of all batches together."""
+        return RequestCounts.model_validate((self.snapshot or {}).get("request_counts", {}))
+
+    def failure(self, *, ignore_if_missing: bool = False, fail_on_partial_error: bool = False) -> str | None:
+        """Return why the outcome fails a task, None where it does not.
+
+        :param ignore_if_missing: Whether a batch that the API does not know is success.
+        :param fail_on_partial_error: Whether errored or expired requests are failure.
+        """
+        if self.status == "missing" and ignore_if_missing:
+            return None
+        if self.status != "ended":
+            return self.message
+        failed = self.request_counts.errored + self.request_counts.expired
+        if failed and fail_on_partial_error:
+            return (
+                f"{self.message} {failed} requests did not succeed, and fail_on_partial_error is set. The results of "
+                "the others can still be read."
+            )
+        return None
 
     def event(self) -> dict[str, Any]:
         """Return the outcome as plain JSON types, for a trigger's event."""
@@ -43,19 +69,48 @@ class Outcome:
             "status": self.status,
             "batch_id": self.batch_id,
             "message": self.message,
-            "batch": self.batch.snapshot() if self.batch else None,
+            "batch": self.snapshot,
         }
 
     @classmethod
     def from_event(cls, event: dict[str, Any]) -> Outcome:
         """Return the outcome that `event` was made from."""
-        batch = event.get("batch")
-        return cls(
-            status=event["status"],
-            batch_id=event["batch_id"],
-            message=event["message"],
-            batch=MessageBatch.model_validate(batch) if batch else None,
-        )
+        return cls(event["status"], event["batch_id"], event["message"], event["batch"])
+
+
+def combine(batch_ids: list[str], outcomes: Sequence[Outcome], *, ignore_if_missing: bool = False) -> Outcome:
+    """Return the outcome of a wait for several batches.
+
+    Its snapshot holds `total`, `ended` and `missing` (IDs), and the `request_counts` of all that have ended.
+
+    :param batch_ids: All that are waited for.
+    :param outcomes: How the waits that are over have ended.
+    :param ignore_if_missing: Whether a batch that the API does not know counts as done with.
+    """
+    ended = [outcome for outcome in outcomes if outcome.status == "ended"]
+    missing_ids = [str(outcome.batch_id) for outcome in outcomes if outcome.status == "missing"]
+    worst: Outcome | None = None
+    for status in ("refused", "missing", "timeout"):
+        found = [outcome for outcome in outcomes if outcome.status == status]
+        if found and not worst and not (status == "missing" and ignore_if_missing):
+            worst = found[0]
+    totals = Counter[str]()
+    for outcome in ended:
+        totals.update({name: getattr(outcome.request_counts, name) for name in RequestCounts.model_fields})
+    text = f"{len(ended)} of {len(batch_ids)} batches have ended"
+    if missing_ids:
+        shown = ", ".join(missing_ids[:5]) + (" and more" if len(missing_ids) > 5 else "")
+        text += f", {len(missing_ids)} are unknown to the API ({shown})"
+    text += f": {_requests(RequestCounts(**totals))}." if ended else "."
+    if worst:
+        text += f" {worst.message}"
+    snapshot = {
+        "total": len(batch_ids),
+        "ended": len(ended),
+        "missing": missing_ids,
+        "request_counts": dict(totals),
+    }
+    return Outcome(worst.status if worst else "ended", batch_ids, text, snapshot, worst.error if worst else None)
 
 
 @dataclass(frozen=True)
@@ -114,7 +169,7 @@ class Wait:
                     error = missing(self.batch_id, answer)
                     return Verdict(self._outcome("missing", str(error), error))
                 return self._go_on(MISSING_PAUSES[self._missing - 1], now, doubtful=True)
-            if not (answer.transient if answer.should_retry is None else answer.should_retry):
+            if not answer.passing:
                 return Verdict(self._outcome("refused", str(answer), answer))
             self._failures += 1
             pause = max(self.first_pause, 2.0 ** min(self._failures, 20))
@@ -128,7 +183,7 @@ class Wait:
         return Verdict(pause=pause, news=self._news(pause, now), doubtful=doubtful)
 
     def _outcome(self, status: Status, message: str, error: BatchesError | None = None) -> Outcome:
-        return Outcome(status, self.batch_id, message, self._batch, error)
+        return Outcome(status, self.batch_id, message, self._batch.snapshot() if self._batch else None, error)
 
     def _news(self, pause: float, now: float) -> str | None:
         """Return a line where something has changed, and now and then where nothing has."""
@@ -157,6 +212,10 @@ def describe(batch: MessageBatch) -> str:
     counts = batch.request_counts
     if not batch.ended:
         return f"{batch.processing_status} ({counts.total} requests, created {batch.created_at.isoformat()})"
+    return _requests(counts)
+
+
+def _requests(counts: RequestCounts) -> str:
     known = ("succeeded", "errored", "canceled", "expired")
     parts = [f"{getattr(counts, name)} {name}" for name in known if getattr(counts, name)]
-    return f"{', '.join(parts) or 'no requests'}, of {counts.total}"
+    return f"{', '.join(parts) or 'none'} of {counts.total} requests"

@@ -17,16 +17,18 @@ from airflow_provider_batches.api import (
     BatchesError,
     BatchTimeoutError,
     ClientSettings,
+    MessageBatch,
     NotFoundError,
     Outcome,
     Verdict,
     Wait,
     check_batch_id,
 )
+from airflow_provider_batches.api.client import tls_context
 from airflow_provider_batches.hooks.connection import read_settings
 
 if TYPE_CHECKING:
-    from airflow_provider_batches.api import BatchRequest, BatchResult, DeletedBatch, MessageBatch
+    from airflow_provider_batches.api import BatchRequest, BatchResult, DeletedBatch
 
 #: The API ends every batch within 24 hours; seconds, with an hour to spare.
 DEFAULT_TIMEOUT = 25 * 60 * 60.0
@@ -96,11 +98,14 @@ class BatchesHook(BaseHook):
     async def aget_conn(self) -> AsyncBatchesClient:
         """Return a new async client; close it with `async with` or `aclose()`.
 
-        Looking up a connection and masking its secrets may block, in each Airflow version in another way, so both
-        happen in a thread.
+        Looking up the connection, masking its secrets and reading certificates may block, in each Airflow version in
+        another way, so all of it happens in a thread.
         """
-        settings = await sync_to_async(lambda: self.settings)()
-        return AsyncBatchesClient(settings)
+        return AsyncBatchesClient(await sync_to_async(self._prepare)())
+
+    def _prepare(self) -> ClientSettings:
+        tls_context(self.settings.verify)
+        return self.settings
 
     def close(self) -> None:
         """Close the client's connections; the next call opens new ones."""
@@ -153,7 +158,8 @@ class BatchesHook(BaseHook):
         outcome = look_until(wait, self.get_conn(), self.log).outcome
         if outcome is None:
             raise AssertionError("a wait without a limit of its own ends with an outcome")
-        return ended_batch(outcome)
+        raise_unless_ended(outcome)
+        return MessageBatch.model_validate(outcome.snapshot)
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the API accepts the connection's key, and what to tell the person who asked."""
@@ -192,15 +198,14 @@ def look_until(
         sleep(verdict.pause)
 
 
-def ended_batch(outcome: Outcome) -> MessageBatch:
-    """Return the batch that a wait ended with, or raise what the wait ended with instead."""
-    if outcome.status == "ended" and outcome.batch:
-        return outcome.batch
+def raise_unless_ended(outcome: Outcome) -> None:
+    """Raise what a wait ended with, where it did not end with the batch's end."""
     if outcome.status == "timeout":
         raise BatchTimeoutError(outcome.message)
     if outcome.status == "missing":
         raise NotFoundError(outcome.message, status=404)
-    raise outcome.error or BatchesError(outcome.message)
+    if outcome.status != "ended":
+        raise outcome.error or BatchesError(outcome.message)
 
 
 def _secrets(settings: ClientSettings) -> Iterator[str]:

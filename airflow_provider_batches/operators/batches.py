@@ -14,7 +14,7 @@ from airflow_provider_batches.hooks.batches import (
     DEFAULT_POLL_INTERVAL,
     DEFAULT_TIMEOUT,
     BatchesHook,
-    ended_batch,
+    raise_unless_ended,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class CancelBatchOperator(BatchTask):
                 return batch_id
             state = "had ended already" if batch.ended else "is canceling"
             self.log.info("Batch %s %s: %s (request-id %s)", batch_id, state, describe(batch), batch.request_id)
-            self._push_batch(context, batch)
+            self._push_batch(context, batch.snapshot())
             if batch.ended or not self.wait_for_completion:
                 return batch_id
             now = time.time()
@@ -83,7 +83,7 @@ class CancelBatchOperator(BatchTask):
             if self.execution_timeout:
                 limit = min(limit, self.execution_timeout.total_seconds())
             wait = Wait(batch_id, poll_interval=self.poll_interval, start_time=now, end_time=now + limit)
-            leave = (lambda wait, _: self._leave_to_triggerer(wait)) if self.deferrable else None
+            leave = (lambda pause: self._leave_to_triggerer(batch_id, wait)) if self.deferrable else None
             return self._finish(context, self._wait(wait, leave))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
@@ -92,13 +92,11 @@ class CancelBatchOperator(BatchTask):
             return self._finish(context, Outcome.from_event(event))
 
     def _finish(self, context: Context, outcome: Outcome) -> str:
-        self._push_batch(context, outcome.batch)
-        if outcome.status == "missing" and self.ignore_if_missing:
-            self.log.warning("%s", outcome.message)
-        else:
-            ended_batch(outcome)
-            self.log.info("%s", outcome.message)
-        return outcome.batch_id
+        self._push_batch(context, outcome.snapshot)
+        if not (outcome.status == "missing" and self.ignore_if_missing):
+            raise_unless_ended(outcome)
+        self.log.info(outcome.message)
+        return str(outcome.batch_id)
 
 
 class DeleteBatchOperator(BatchTask):
@@ -134,7 +132,7 @@ class DeleteBatchOperator(BatchTask):
             batch_id = check_batch_id(self.batch_id)
             try:
                 batch = self.hook.get_conn().find(batch_id)
-                self._push_batch(context, batch)
+                self._push_batch(context, batch.snapshot())
                 if not batch.ended:
                     raise BatchNotEndedError(batch, "can be deleted")
                 deleted = self.hook.delete_batch(batch_id)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
+from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_batches._compat import (
+    STARTS_FROM_TRIGGER,
     AirflowFailException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
@@ -19,32 +21,31 @@ from airflow_provider_batches._compat import (
     AirflowTaskTimeout,
     conf,
 )
-from airflow_provider_batches._task import BatchTask, airflow_errors, check_seconds
-from airflow_provider_batches.api import Outcome, Wait, check_batch_id
-from airflow_provider_batches.hooks.batches import (
-    DEFAULT_POLL_INTERVAL,
-    DEFAULT_TIMEOUT,
-    BatchesHook,
-    ended_batch,
-)
-from airflow_provider_batches.triggers.batches import FIRST_LOOK
+from airflow_provider_batches._task import BACKSTOP, BatchTask, airflow_errors, check_seconds
+from airflow_provider_batches.api import AsyncBatchesClient, Outcome, Wait
+from airflow_provider_batches.api.endpoints import check_batch_ids
+from airflow_provider_batches.api.poller import Poller
+from airflow_provider_batches.api.waiting import combine
+from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, BatchesHook
+from airflow_provider_batches.triggers.batches import FIRST_LOOK, BatchEndedTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
 class BatchEndedSensor(BatchTask, BaseSensorOperator):
-    """Waits until a message batch has ended: succeeded, errored, canceled or expired.
+    """Waits until a message batch has ended: succeeded, errored, canceled or expired; or until several have.
 
-    A canceled batch is success, so that a delete behind it runs. It looks at once and again after two seconds; then
-    at pauses that double up to `poke_interval`. In all three modes (poke, reschedule, deferrable) a wait ends the same
-    way. An outage of the API does not end it; a refused key does at once.
+    A canceled batch is success, so that a delete behind it runs. The sensor looks at once and again after two
+    seconds; then at pauses that double up to `poke_interval`. In all three modes (poke, reschedule, deferrable) a wait
+    ends the same way. An outage of the API does not end it; a refused key does at once.
 
-    Returns the batch ID. Pushes the XCom `batch`, the last snapshot of the batch.
+    Returns the batch ID, or the list of them. Pushes the XCom `batch`: the last snapshot of the batch, or for several
+    how many have ended (`total`, `ended`), which are `missing`, and the sum of their `request_counts`.
 
     See https://docs.claude.com/en/api/retrieving-message-batches.
 
-    :param batch_id: The batch (templated).
+    :param batch_id: The batch, or a list of batches that one task waits for (templated).
     :param conn_id: The connection (templated). Default `anthropic_default`.
     :param deferrable: Whether to wait in the triggerer instead of on the worker. Default: Airflow's
         `[operators] default_deferrable`.
@@ -53,6 +54,12 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     :param ignore_if_missing: Whether a batch that the API does not know is success. Default False.
     :param cancel_on_kill: Whether to cancel the batch when a person ends the task. Default False: a sensor does not
         own the batch. For a deferred task this takes Airflow 3.3+.
+    :param start_from_trigger: Whether a deferrable task begins in the triggerer, without a process on a worker.
+        Default False. Takes Airflow 3.3+; before, and for mapped tasks, the task begins on a worker as ever. The
+        batch ID must be literal or a template on `params` or `dag_run.conf`.
+    :param end_from_trigger: Whether a deferrable task whose wait succeeds ends in the triggerer, without a process on
+        a worker. Default False. Such a task pushes no XCom, neither its result nor `batch`, and runs no listeners and
+        no callbacks. A wait that fails ends on a worker as ever, with its retries and callbacks.
     :param poke_interval: Seconds (or timedelta) between looks once the wait has settled. Default 60. With
         `exponential_backoff` the pauses go on doubling up to `max_wait`.
     :param timeout: Seconds (or timedelta) until the wait is given up. Default 25 hours, since the API ends every
@@ -62,12 +69,14 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     def __init__(
         self,
         *,
-        batch_id: str,
+        batch_id: str | list[str],
         conn_id: str = BatchesHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fail_on_partial_error: bool = False,
         ignore_if_missing: bool = False,
         cancel_on_kill: bool = False,
+        start_from_trigger: bool = False,
+        end_from_trigger: bool = False,
         poke_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
         timeout: float | timedelta = DEFAULT_TIMEOUT,
         **kwargs: Any,
@@ -83,71 +92,136 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         self.fail_on_partial_error = fail_on_partial_error
         self.ignore_if_missing = ignore_if_missing
         self.cancel_on_kill = cancel_on_kill
+        self.end_from_trigger = end_from_trigger
+        self._wants_trigger_start = deferrable and start_from_trigger
+        if self._wants_trigger_start:
+            _check_start_from_trigger(batch_id=batch_id, conn_id=conn_id)
+        self.start_from_trigger = self._wants_trigger_start and STARTS_FROM_TRIGGER
+        if self.start_from_trigger:
+            limit = min(self.timeout, self._hard_limit)
+            self.start_trigger_args = StartTriggerArgs(
+                trigger_cls=f"{BatchEndedTrigger.__module__}.{BatchEndedTrigger.__qualname__}",
+                trigger_kwargs={
+                    "batch_id": batch_id,
+                    "conn_id": conn_id,
+                    "poll_interval": self._longest_pause,
+                    "timeout": limit,
+                    **self._trigger_options,
+                },
+                next_method="execute_complete",
+                timeout=timedelta(seconds=limit + BACKSTOP),
+            )
 
-    def execute(self, context: Context) -> str:
-        """Wait for the batch."""
+    def execute(self, context: Context) -> str | list[str]:
+        """Wait for the batches."""
+        if self._wants_trigger_start:
+            self.log.info("This task begins on a worker: start_from_trigger takes Airflow 3.3+ and no mapped task")
         with self._failures():
-            batch_id = check_batch_id(self.batch_id)
-            leave = self._defer if self.deferrable else self._reschedule if self.reschedule else None
-            return self._finish(context, self._wait(self._new_wait(batch_id, context), leave))
+            batch_ids = check_batch_ids(self.batch_id)
+            if not batch_ids:
+                self.log.warning("The list of batches is empty: there is nothing to wait for")
+                return []
+            several = isinstance(self.batch_id, (list, tuple, set)) or [self.batch_id] != batch_ids
+            start, end = self._times(context)
+            waits = [
+                Wait(batch_id, poll_interval=self._longest_pause, start_time=start, end_time=end)
+                for batch_id in batch_ids
+            ]
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
+            def defer(pause: float) -> None:
+                target = batch_ids if several else batch_ids[0]
+                self._leave_to_triggerer(target, waits[0], **self._trigger_options)
+
+            leave = defer if self.deferrable else self._reschedule if self.reschedule else None
+            return self._finish(context, self._wait_for_all(waits, leave) if several else self._wait(waits[0], leave))
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> str | list[str]:
         """Go on with what the trigger found."""
         with self._failures():
             return self._finish(context, Outcome.from_event(event))
 
     def poke(self, context: Context) -> bool:
-        """Return whether the batch has ended at this moment."""
+        """Return whether all batches have ended at this moment."""
         with self._failures():
-            return self.hook.get_batch(check_batch_id(self.batch_id)).ended
+            return all(self.hook.get_batch(batch_id).ended for batch_id in check_batch_ids(self.batch_id))
 
     def on_kill(self) -> None:
-        """Cancel the batch if asked to, since the task is ended on its worker."""
-        if self.cancel_on_kill:
-            batch = self.hook.cancel_batch(check_batch_id(self.batch_id))
+        """Cancel the batches if asked to, since the task is ended on its worker."""
+        for batch_id in check_batch_ids(self.batch_id) if self.cancel_on_kill else ():
+            batch = self.hook.cancel_batch(batch_id)
             self.log.info(
                 "The task is ended: batch %s is %s (request-id %s)", batch.id, batch.processing_status, batch.request_id
             )
-
-    def _new_wait(self, batch_id: str, context: Context) -> Wait:
-        start = time.time()
-        if self.reschedule and not self.deferrable:
-            first = context["ti"].get_first_reschedule_date(context)
-            start = first.timestamp() if first else start
-        longest: float = self.poke_interval
-        if self.exponential_backoff or self.max_wait:
-            longest = self.max_wait.total_seconds() if self.max_wait else self.timeout
-        return Wait(
-            batch_id, poll_interval=longest, start_time=start, end_time=start + min(self.timeout, self._hard_limit)
-        )
 
     @property
     def _hard_limit(self) -> float:
         # Airflow does not enforce it while a task is deferred or between reschedules.
         return self.execution_timeout.total_seconds() if self.execution_timeout else float("inf")
 
-    def _defer(self, wait: Wait, pause: float) -> None:
-        self._leave_to_triggerer(wait, self.cancel_on_kill)
+    @property
+    def _longest_pause(self) -> float:
+        if self.max_wait:
+            return float(self.max_wait.total_seconds())
+        return float(self.timeout if self.exponential_backoff else self.poke_interval)
 
-    def _reschedule(self, wait: Wait, pause: float) -> None:
-        pause = max(pause, min(wait.poll_interval, FIRST_LOOK))
+    @property
+    def _trigger_options(self) -> dict[str, bool]:
+        return {
+            "ignore_if_missing": self.ignore_if_missing,
+            "fail_on_partial_error": self.fail_on_partial_error,
+            "cancel_on_kill": self.cancel_on_kill,
+            "end_from_trigger": self.end_from_trigger,
+        }
+
+    def _times(self, context: Context) -> tuple[float, float]:
+        start = time.time()
+        if self.reschedule and not self.deferrable:
+            first = context["ti"].get_first_reschedule_date(context)
+            start = first.timestamp() if first else start
+        return start, start + min(self.timeout, self._hard_limit)
+
+    def _wait_for_all(self, waits: list[Wait], leave: Callable[[float], None] | None) -> Outcome:
+        """Return how a wait for several batches ends, looked at through a poller on this worker."""
+        batch_ids = [wait.batch_id for wait in waits]
+        settings = self.hook.settings
+
+        async def open_client() -> AsyncBatchesClient:
+            return AsyncBatchesClient(settings)
+
+        async def look() -> Outcome | None:
+            seconds = self._leaves_at(waits[0], leave) - time.time()
+            watch = Poller(open_client).wait(waits, time.time(), self.log.info, self._fails)
+            try:
+                outcomes = await asyncio.wait_for(watch, seconds if seconds < float("inf") else None)
+            except asyncio.TimeoutError:
+                return None
+            return combine(batch_ids, outcomes, ignore_if_missing=self.ignore_if_missing)
+
+        outcome = asyncio.run(look())
+        if outcome is None and leave is not None:
+            leave(self.poke_interval)
+        if outcome is None:
+            raise AssertionError("a wait that stays ends with an outcome")  # pragma: no cover
+        return outcome
+
+    def _fails(self, outcome: Outcome) -> bool:
+        return outcome.failure(ignore_if_missing=self.ignore_if_missing) is not None
+
+    def _reschedule(self, pause: float) -> None:
+        pause = max(pause, min(self._longest_pause, FIRST_LOOK))
         raise AirflowRescheduleException(datetime.now(timezone.utc) + timedelta(seconds=pause))
 
-    def _finish(self, context: Context, outcome: Outcome) -> str:
-        self._push_batch(context, outcome.batch)
-        if outcome.status == "missing" and self.ignore_if_missing:
-            self.log.warning("%s", outcome.message)
-            return outcome.batch_id
+    def _finish(self, context: Context, outcome: Outcome) -> str | list[str]:
+        self._push_batch(context, outcome.snapshot)
         if outcome.status == "timeout":
             raise (AirflowTaskTimeout if self._hard_limit < self.timeout else AirflowSensorTimeout)(outcome.message)
-        counts = ended_batch(outcome).request_counts
-        failed = counts.errored + counts.expired
-        if failed and self.fail_on_partial_error:
-            raise AirflowFailException(
-                f"{outcome.message} {failed} requests did not succeed, and fail_on_partial_error is set. The results "
-                "of the others can still be read."
-            )
-        self.log.log(logging.WARNING if failed else logging.INFO, "%s", outcome.message)
+        failure = outcome.failure(
+            ignore_if_missing=self.ignore_if_missing, fail_on_partial_error=self.fail_on_partial_error
+        )
+        if failure:
+            raise AirflowFailException(failure) from outcome.error
+        counts = outcome.request_counts
+        (self.log.warning if counts.errored or counts.expired else self.log.info)(outcome.message)
         return outcome.batch_id
 
     @contextmanager
@@ -161,3 +235,16 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
                 name = "soft_fail" if self.soft_fail else "never_fail"
                 raise AirflowSkipException(f"Skipped, since {name} is set: {error}") from error
             raise
+
+
+def _check_start_from_trigger(**fields: object) -> None:
+    """Refuse what the triggerer cannot resolve before the task begins: it would wait for the XCom for good."""
+    for name, value in fields.items():
+        items = value if isinstance(value, (list, tuple)) else [value]
+        for item in items:
+            if not isinstance(item, str) or "xcom" in item:
+                raise ValueError(
+                    f"{name}: start_from_trigger is set, but {item!r} takes an XCom, which cannot be read before the "
+                    "task begins: the wait would hang. Use a literal or a template on params or dag_run.conf, or "
+                    "leave start_from_trigger out."
+                )

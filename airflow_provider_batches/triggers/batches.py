@@ -5,44 +5,56 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from weakref import WeakKeyDictionary
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_batches.api import BatchesError, InvalidArgumentError, Outcome, Wait
+from airflow_provider_batches.api import InvalidArgumentError, Outcome, Wait
+from airflow_provider_batches.api.endpoints import check_batch_ids
+from airflow_provider_batches.api.poller import Poller
+from airflow_provider_batches.api.waiting import combine
 from airflow_provider_batches.hooks.batches import BatchesHook
-
-if TYPE_CHECKING:
-    from airflow_provider_batches.api import MessageBatch
 
 #: Seconds after its deferral before which a wait neither looks nor fires: an event that comes before the scheduler
 #: has seen the deferring process end would fail the task.
 FIRST_LOOK = 5.0
 
+_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = WeakKeyDictionary()
+
 
 class BatchEndedTrigger(BaseTrigger):
-    """Waits in the triggerer until a batch has ended, and fires one event that says how the wait ended.
+    """Waits in the triggerer until batches have ended, and fires one event that says how the wait ended.
 
-    The event is `Outcome.event()`: `status` (`ended`, `missing`, `refused`, `timeout`), `batch_id`, `message`, and
-    `batch`, the last snapshot or None.
+    All triggers of a connection in one triggerer share a client and a schedule (see `api.poller`). The event is
+    `Outcome.event()`: `status` (`ended`, `missing`, `refused`, `timeout`), `batch_id`, `message`, and `batch`, the
+    last snapshot or None.
 
-    :param batch_id: The batch.
+    :param batch_id: The batch, or a list of batches that must all end.
     :param conn_id: The connection.
     :param poll_interval: Seconds between looks once the wait has settled; it looks more often at first.
-    :param start_time: When the task was deferred, in seconds since the epoch.
+    :param start_time: When the task was deferred, in seconds since the epoch. None where no task process came first.
     :param end_time: When the wait is given up, in seconds since the epoch. Wall-clock time, since the trigger may go
         on in another process after a restart.
-    :param cancel_on_kill: Whether to cancel the batch when a person ends the deferred task (Airflow 3.3+).
+    :param timeout: Seconds until the wait is given up, counted from when the trigger runs, where `end_time` is None.
+    :param ignore_if_missing: Whether a list may hold batches that the API does not know.
+    :param fail_on_partial_error: Whether errored or expired requests will fail the task.
+    :param cancel_on_kill: Whether to cancel the batches when a person ends the deferred task (Airflow 3.3+).
+    :param end_from_trigger: Whether to end the task from here where the wait succeeds.
     """
 
     def __init__(
         self,
-        batch_id: str,
+        batch_id: str | list[str],
         conn_id: str,
         poll_interval: float,
-        start_time: float,
-        end_time: float,
+        start_time: float | None = None,
+        end_time: float | None = None,
+        timeout: float | None = None,
+        ignore_if_missing: bool = False,
+        fail_on_partial_error: bool = False,
         cancel_on_kill: bool = False,
+        end_from_trigger: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.batch_id = batch_id
@@ -50,7 +62,11 @@ class BatchEndedTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.start_time = start_time
         self.end_time = end_time
+        self.timeout = timeout
+        self.ignore_if_missing = ignore_if_missing
+        self.fail_on_partial_error = fail_on_partial_error
         self.cancel_on_kill = cancel_on_kill
+        self.end_from_trigger = end_from_trigger
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what the trigger is made again from; JSON types only, and no secrets."""
@@ -62,50 +78,72 @@ class BatchEndedTrigger(BaseTrigger):
                 "poll_interval": self.poll_interval,
                 "start_time": self.start_time,
                 "end_time": self.end_time,
+                "timeout": self.timeout,
+                "ignore_if_missing": self.ignore_if_missing,
+                "fail_on_partial_error": self.fail_on_partial_error,
                 "cancel_on_kill": self.cancel_on_kill,
+                "end_from_trigger": self.end_from_trigger,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look at the batch until the wait has an outcome, and fire it."""
-        wait = Wait(
-            self.batch_id,
-            poll_interval=self.poll_interval,
-            start_time=self.start_time,
-            end_time=self.end_time,
-            first_pause=FIRST_LOOK,
-        )
-        pause = max(0.0, self.start_time + FIRST_LOOK - time.time())
-        await asyncio.sleep(pause)
+        """Wait, and fire the outcome."""
         try:
-            client = await BatchesHook(self.conn_id).aget_conn()
+            outcome = await self._outcome()
         except InvalidArgumentError as error:
-            yield TriggerEvent(Outcome("refused", self.batch_id, str(error)).event())
-            return
-        async with client:
-            while True:
-                answer: MessageBatch | BatchesError
-                try:
-                    answer = await client.retrieve(self.batch_id, retries=0)
-                except BatchesError as error:
-                    answer = error
-                verdict = wait.heard(answer, time.time())
-                if verdict.news:
-                    self.log.info("%s", verdict.news)
-                if verdict.outcome:
-                    yield TriggerEvent(verdict.outcome.event())
-                    return
-                await asyncio.sleep(verdict.pause)
+            outcome = Outcome("refused", self.batch_id, str(error))
+        failure = outcome.failure(
+            ignore_if_missing=self.ignore_if_missing, fail_on_partial_error=self.fail_on_partial_error
+        )
+        if self.end_from_trigger and not failure:
+            self.log.info("%s", outcome.message)
+            yield TaskSuccessEvent()
+        else:
+            yield TriggerEvent(outcome.event())
 
     async def on_kill(self) -> None:
-        """Cancel the batch if asked to, since a person ended the task (Airflow 3.3+)."""
+        """Cancel the batches if asked to, since a person ended the task (Airflow 3.3+)."""
         if not self.cancel_on_kill:
             return
         async with await BatchesHook(self.conn_id).aget_conn() as client:
-            batch = await client.cancel(self.batch_id)
-        self.log.info(
-            "The task was ended by a user: batch %s is %s (request-id %s)",
-            self.batch_id,
-            batch.processing_status,
-            batch.request_id,
+            for batch_id in check_batch_ids(self.batch_id):
+                batch = await client.cancel(batch_id)
+                self.log.info(
+                    "The task was ended by a user: batch %s is %s (request-id %s)",
+                    batch_id,
+                    batch.processing_status,
+                    batch.request_id,
+                )
+
+    async def _outcome(self) -> Outcome:
+        now = time.time()
+        start = now if self.start_time is None else self.start_time
+        first_look = now if self.start_time is None else max(now, start + FIRST_LOOK)
+        end = self.end_time if self.end_time is not None else start + (self.timeout or 0.0)
+        waits = [
+            Wait(
+                batch_id,
+                poll_interval=self.poll_interval,
+                start_time=start,
+                end_time=end,
+                first_pause=FIRST_LOOK,
+            )
+            for batch_id in check_batch_ids(self.batch_id)
+        ]
+        # No await between finding the poller and joining it, so that it cannot be dropped in between.
+        pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
+        conn_id = self.conn_id
+        poller = pollers.get(conn_id) or pollers.setdefault(conn_id, Poller(lambda: BatchesHook(conn_id).aget_conn()))
+        try:
+            outcomes = await poller.wait(waits, first_look, self.log.info, self._pointless)
+        finally:
+            if not poller.busy and pollers.get(conn_id) is poller:
+                del pollers[conn_id]
+        return (
+            outcomes[0]
+            if isinstance(self.batch_id, str)
+            else combine(self.batch_id, outcomes, ignore_if_missing=self.ignore_if_missing)
         )
+
+    def _pointless(self, outcome: Outcome) -> bool:
+        return outcome.failure(ignore_if_missing=self.ignore_if_missing) is not None

@@ -1,0 +1,314 @@
+"""One poller asks the API on behalf of many waits.
+
+A cycle looks at every wait that is due: a few are retrieved one by one, many are read from pages of the list, and a
+page answers every wait whose batch it holds, due or not. docs/poller.md explains it on one page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from airflow_provider_batches.api.client import AsyncBatchesClient
+from airflow_provider_batches.api.endpoints import MAX_PAGE
+from airflow_provider_batches.api.errors import (
+    AccessDeniedError,
+    BatchesError,
+    InvalidResponseError,
+    RateLimitError,
+    SpendLimitError,
+)
+from airflow_provider_batches.api.models import BatchPage, MessageBatch
+from airflow_provider_batches.api.retry import pause as retry_pause
+from airflow_provider_batches.api.waiting import Outcome, Wait
+
+log = logging.getLogger(__name__)
+
+#: Retrieves in flight at once.
+IN_FLIGHT = 8
+#: Pages are read where they save at least this many requests over retrieving each batch: they are large.
+WORTH = 2
+#: Of the waits whose batches' age is not known, a page is read for every so many of them before they are retrieved.
+UNKNOWN_PER_PAGE = 4
+#: Batches of a page after which other tasks of the event loop get their turn.
+BREATH = 100
+#: Seconds between lines about the progress of several waits.
+PROGRESS = 60.0
+MAX_SLEEP = 86_400.0
+
+
+class Pages:
+    """Remembers how old the batches at the end of each page of the list are, to tell on which page a batch stands."""
+
+    def __init__(self) -> None:
+        self._newest = 0.0
+        self._ends: list[float] = []
+
+    def learn(self, number: int, page: BatchPage) -> None:
+        """Take in page `number` of the list, counted from 0."""
+        # Times count backwards from here on, so that they grow from page to page.
+        if number == 0:
+            self._newest = -page.data[0].created_at.timestamp()
+        later = self._ends[number + 1 :] if page.has_more else []
+        self._ends[number:] = [-page.data[-1].created_at.timestamp(), *later]
+
+    def number_of(self, created_at: datetime) -> int:
+        """Return the page on which a batch stands; beyond the known pages, judged by the time that they cover."""
+        age = -created_at.timestamp()
+        number = bisect_left(self._ends, age)
+        if 0 < number == len(self._ends) and self._ends[-1] > self._newest:
+            number += int((age - self._ends[-1]) * number / (self._ends[-1] - self._newest))
+        return number
+
+
+def worth_a_page(numbers: Iterable[int], page: int) -> bool:
+    """Whether reading on from page `page` answers enough of the waits whose batches stand on pages `numbers`."""
+    answered = 0
+    for number, count in sorted(Counter(numbers).items()):
+        if number >= page:
+            answered += count
+            if answered - (number - page + 1) >= WORTH:
+                return True
+    return False
+
+
+class Seat:
+    """One wait's place in a poller: when it is due, and where its answers go."""
+
+    def __init__(self, wait: Wait, due: float, say: Callable[[str], Any] | None) -> None:
+        self.wait = wait
+        self.due = due
+        #: From when on the wait joins a cycle that others have caused.
+        self.near = due
+        self.created_at: datetime | None = None
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._say = say
+        # The poller has a context of its own; a wait's lines belong into its own task's log.
+        self._context = contextvars.copy_context() if say else None
+
+    def told(self, answer: MessageBatch | BatchesError) -> None:
+        """Take an answer: the wait has its outcome, or is due again later."""
+        if self.outcome.done():
+            return
+        now = time.time()
+        verdict = self.wait.heard(answer, now)
+        if isinstance(answer, MessageBatch):
+            self.created_at = answer.created_at
+        if verdict.news and self._say and self._context:
+            self._context.run(self._say, verdict.news)
+        if verdict.outcome:
+            self.outcome.set_result(verdict.outcome)
+        self.due = now + verdict.pause
+        self.near = now + verdict.pause / 2
+
+
+class Poller:
+    """Looks at the batches of many waits through one client, for as long as there are waits.
+
+    :param open_client: Opens the client, when the first wait comes; what it raises, that wait raises.
+    """
+
+    def __init__(self, open_client: Callable[[], Awaitable[AsyncBatchesClient]]) -> None:
+        self._open_client = open_client
+        self._lock = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._seats: set[Seat] = set()
+        self._wake = asyncio.Event()
+        self._sleeps_until = 0.0
+        self._held_until = 0.0
+        self._held_by: RateLimitError | None = None
+        self._holds = 0
+        self._pages = Pages()
+        self._lists = True
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody waits here."""
+        return bool(self._seats)
+
+    async def wait(
+        self,
+        waits: Sequence[Wait],
+        first_look: float,
+        say: Callable[[str], Any],
+        gives_up: Callable[[Outcome], bool] = lambda outcome: True,
+    ) -> list[Outcome]:
+        """Return how the waits ended, once all have, or one in a way that makes the others pointless.
+
+        :param waits: What is waited for.
+        :param first_look: Before which time the API is not asked, in seconds since the epoch.
+        :param say: Takes lines for the log: what happens to a single wait, or how many of several have ended.
+        :param gives_up: Whether an outcome ends them all.
+        """
+        seats = [Seat(wait, first_look, say if len(waits) == 1 else None) for wait in waits]
+        over = asyncio.Event()
+        left = len(seats)
+
+        def ended(outcome: asyncio.Future[Outcome]) -> None:
+            nonlocal left
+            left -= 1
+            if not left or outcome.cancelled() or outcome.exception() or gives_up(outcome.result()):
+                over.set()
+
+        for seat in seats:
+            seat.outcome.add_done_callback(ended)
+        self._seats.update(seats)
+        try:
+            await self._start()
+            if first_look < self._sleeps_until:
+                self._wake.set()
+            while seats and not over.is_set():
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(over.wait(), PROGRESS if len(seats) > 1 else None)
+                if len(seats) > 1:
+                    say(f"{len(seats) - left} of {len(seats)} batches have ended.")
+            return [seat.outcome.result() for seat in seats if seat.outcome.done()]
+        finally:
+            self._seats.difference_update(seats)
+            await self._stop()
+
+    async def _start(self) -> None:
+        async with self._lock:
+            if self._task is None or self._task.done():
+                client = await self._open_client()
+                # In an empty context: that of the wait that came first would make its log everybody's.
+                self._task = contextvars.Context().run(asyncio.create_task, self._run(client))
+
+    async def _stop(self) -> None:
+        async with self._lock:
+            if self._task is not None and not self._seats:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+                self._task = None
+
+    async def _run(self, client: AsyncBatchesClient) -> None:
+        try:
+            async with client:
+                while True:
+                    await self._sleep_until(min(map(self._next_look, self._seats), default=float("inf")))
+                    await self._cycle(client)
+        except Exception as error:
+            # No wait may hang because of a mistake in here.
+            for seat in self._seats:
+                if not seat.outcome.done():
+                    seat.outcome.set_exception(error)
+
+    def _next_look(self, seat: Seat) -> float:
+        if seat.outcome.done():
+            return float("inf")
+        # A wait whose time is over while the API wants to be left alone ends on time all the same.
+        return max(seat.due, min(self._held_until, seat.wait.end_time))
+
+    async def _sleep_until(self, due: float) -> None:
+        self._wake.clear()
+        self._sleeps_until = due
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), max(0.0, min(due - time.time(), MAX_SLEEP)))
+        self._sleeps_until = 0.0
+
+    async def _cycle(self, client: AsyncBatchesClient) -> None:
+        now = time.time()
+        due = [seat for seat in self._seats if self._next_look(seat) <= now]
+        if self._held_by and now < self._held_until:
+            for seat in due:
+                seat.told(self._held_by)
+        elif due:
+            seats = defaultdict(list)
+            for seat in self._seats:
+                seats[seat.wait.batch_id].append(seat)
+            if await self._read_pages(client, seats, due, now):
+                await self._retrieve_each(client, seats, due, now)
+
+    async def _read_pages(
+        self, client: AsyncBatchesClient, seats: Mapping[str, list[Seat]], due: list[Seat], now: float
+    ) -> bool:
+        """Answer what pages answer more cheaply than retrieves; return whether the cycle goes on."""
+        near = {seat.wait.batch_id: seat for seat in self._seats if seat.near <= now and not seat.outcome.done()}
+        number, cursor = 0, None
+        while self._lists and worth_a_page(self._numbers(near.values(), number), number):
+            try:
+                page = await client.page(MAX_PAGE, cursor, retries=0)
+            except BatchesError as error:
+                return self._page_failed(error, number, due)
+            self._holds = 0
+            for index, batch in enumerate(page.data):
+                near.pop(batch.id, None)
+                for seat in seats.get(batch.id, ()):
+                    seat.told(batch)
+                if index % BREATH == 0:
+                    await asyncio.sleep(0)
+            if page.data:
+                self._pages.learn(number, page)
+            if not page.has_more or not page.last_id:
+                break
+            number, cursor = number + 1, page.last_id
+        return True
+
+    def _numbers(self, near: Collection[Seat], number: int) -> Iterator[int]:
+        """Yield on which pages the batches stand that are still to be found, `number` pages having been read."""
+        unknown = sum(seat.created_at is None for seat in near)
+        for seat in near:
+            if seat.created_at:
+                yield self._pages.number_of(seat.created_at)
+            elif number * UNKNOWN_PER_PAGE < unknown:
+                yield number
+
+    def _page_failed(self, error: BatchesError, number: int, due: list[Seat]) -> bool:
+        if self._concerns_all(error):
+            return False
+        if number == 0 and not error.passing:
+            log.warning("Batches cannot be listed, so each is retrieved. %s", error)
+            self._lists = False
+            return True
+        # A refusal behind the first page is about the page (the batch before it may be gone), not about the waits.
+        trouble = error if error.passing else InvalidResponseError(str(error))
+        for seat in due:
+            seat.told(trouble)
+        return False
+
+    async def _retrieve_each(
+        self, client: AsyncBatchesClient, seats: Mapping[str, list[Seat]], due: list[Seat], now: float
+    ) -> None:
+        left = list(dict.fromkeys(seat.wait.batch_id for seat in due if self._next_look(seat) <= now))
+        for start in range(0, len(left), IN_FLIGHT):
+            asked = (self._retrieve(client, seats[batch_id]) for batch_id in left[start : start + IN_FLIGHT])
+            if not all(await asyncio.gather(*asked)):
+                break
+
+    async def _retrieve(self, client: AsyncBatchesClient, seats: list[Seat]) -> bool:
+        """Answer the waits for one batch; return whether the cycle goes on."""
+        answer: MessageBatch | BatchesError
+        try:
+            answer = await client.retrieve(seats[0].wait.batch_id, retries=0)
+            self._holds = 0
+        except BatchesError as error:
+            if self._concerns_all(error):
+                return False
+            answer = error
+        for seat in seats:
+            seat.told(answer)
+        return True
+
+    def _concerns_all(self, error: BatchesError) -> bool:
+        """Act on an answer that is about the connection, not about a batch; return whether it is one."""
+        now = time.time()
+        if isinstance(error, RateLimitError) and error.passing:
+            if now >= self._held_until:
+                self._holds += 1
+                pause = retry_pause(self._holds, error)
+                self._held_until, self._held_by = now + pause, error
+                log.warning("%d waits are held back for %.1f s. %s", len(self._seats), pause, error)
+            return True
+        if isinstance(error, SpendLimitError) or (isinstance(error, AccessDeniedError) and error.status == 401):
+            for seat in self._seats:
+                seat.told(error)
+            return True
+        return False
