@@ -251,8 +251,7 @@ class Store:
     def _delete(self, batch: Batch) -> None:
         with self.lock:
             batch.deleted, batch.custom_ids, batch._rendered = True, None, None
-            if not batch.foreign:
-                del self._order[bisect_left(self._order, (*batch.place, batch.id))]
+            del self._order[bisect_left(self._order, (*batch.place, batch.id))]
 
     def ids(self) -> list[str]:
         """Return the IDs of the batches that can be listed, newest first."""
