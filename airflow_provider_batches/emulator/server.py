@@ -232,7 +232,10 @@ class Emulator:
     def _run(self, listener: socket.socket, config: Config, ready: threading.Event) -> None:
         import asyncio
 
-        asyncio.run(self._serve(listener, config, ready))
+        try:
+            asyncio.run(self._serve(listener, config, ready))
+        finally:
+            ready.set()
 
     async def _serve(self, listener: socket.socket, config: Config, ready: threading.Event) -> None:
         # uvicorn's protocol without its Server, which takes tenths of seconds to stop and handles signals.
