@@ -41,7 +41,8 @@ with DAG(
             type="string",
             title="Connection",
             description="The Airflow connection whose key belongs to the workspace of the batch.",
-            minLength=1,
+            # The key of a connection is sent to the API: whoever fills in the form may not pick just any connection.
+            pattern=r"^anthropic[A-Za-z0-9._-]*$",
         ),
     },
     doc_md="""

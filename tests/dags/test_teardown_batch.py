@@ -55,11 +55,11 @@ def test_an_unknown_batch_fails_the_run_before_anything_is_deleted(
 def test_another_connection_can_be_named(
     run: Callable[..., Any], batches_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_OTHER_TEAM", batches_emulator.connection_json)
+    monkeypatch.setenv("AIRFLOW_CONN_ANTHROPIC_OTHER_TEAM", batches_emulator.connection_json)
     monkeypatch.delenv("AIRFLOW_CONN_ANTHROPIC_DEFAULT")
     batch_id = batches_emulator.add_batch(status="ended", age_seconds=7200)
 
-    assert run("teardown_batch", batch_id=batch_id, conn_id="other_team").state == "success"
+    assert run("teardown_batch", batch_id=batch_id, conn_id="anthropic_other_team").state == "success"
     assert batches_emulator.batch(batch_id) is None
 
 
@@ -94,3 +94,10 @@ def test_the_form_refuses_what_can_be_no_id(example: Callable[[str], Any], batch
 
     with pytest.raises(ValueError, match="batch_id"):
         form["batch_id"] = batch_id
+
+
+def test_the_form_refuses_connections_that_are_not_for_this_api(example: Callable[[str], Any]) -> None:
+    form = example("teardown_batch").params
+
+    with pytest.raises(ValueError, match="conn_id"):
+        form["conn_id"] = "postgres_default"

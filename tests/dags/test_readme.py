@@ -1,0 +1,55 @@
+"""What the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_batches.emulator import Emulator
+from airflow_provider_batches.hooks.connection import EXTRA_FIELDS
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def code(holding: str) -> str:
+    (block,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if holding in block)
+    return block
+
+
+def test_the_dag_is_short() -> None:
+    assert len(code("with DAG(").splitlines()) <= 15
+
+
+def test_the_dag_and_its_test_run(
+    airflow_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_emulator: Emulator
+) -> None:
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "stop_batch.py").write_text(code("with DAG("))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path / "dags"))
+    namespace: dict[str, Any] = {}
+    exec(code("def test_"), namespace)
+    test: Callable[..., None] = namespace["test_the_batch_is_gone_in_the_end"]
+
+    test(batches_emulator)
+
+
+@pytest.mark.parametrize("field", EXTRA_FIELDS)
+def test_every_field_of_the_connection_is_described(field: str) -> None:
+    assert f"| `{field}` |" in README
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+def test_every_linked_file_is_there(path: str) -> None:
+    assert (Path(__file__).parents[2] / path).is_file()
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:`|^    )make ([a-z]+)", README, re.MULTILINE))))
+def test_every_make_command_exists(target: str) -> None:
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+
+    assert re.search(rf"^{target}:.*  ## ", makefile, re.MULTILINE)
