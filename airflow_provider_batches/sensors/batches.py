@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseSensorOperator
+from airflow.sdk import BaseOperator, BaseSensorOperator
 from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_batches._compat import (
@@ -19,6 +19,8 @@ from airflow_provider_batches._compat import (
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
+    TaskDeferralError,
+    TaskDeferralTimeout,
     conf,
 )
 from airflow_provider_batches._task import BACKSTOP, BatchTask, airflow_errors, check_seconds
@@ -132,13 +134,31 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
                 target = batch_ids if several else batch_ids[0]
                 self._leave_to_triggerer(target, waits[0], **self._trigger_options)
 
-            leave = defer if self.deferrable else self._reschedule if self.reschedule else None
+            def reschedule(pause: float) -> None:
+                # This process does not know how long an outage has lasted: it settles by the time that has passed.
+                now = time.time()
+                settled = min(self._longest_pause, now - start, end - now)
+                pause = max(pause, settled, min(self._longest_pause, FIRST_LOOK))
+                raise AirflowRescheduleException(datetime.now(timezone.utc) + timedelta(seconds=pause))
+
+            leave = defer if self.deferrable else reschedule if self.reschedule else None
             return self._finish(context, self._wait_for_all(waits, leave) if several else self._wait(waits[0], leave))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str | list[str]:
         """Go on with what the trigger found."""
         with self._failures():
             return self._finish(context, Outcome.from_event(event))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral.
+
+        Airflow's own version drops the reason of a skip, and before 3.1 fails where `soft_fail` should skip.
+        """
+        with self._failures():
+            try:
+                return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
+            except TaskDeferralTimeout as error:
+                raise AirflowSensorTimeout(*error.args) from error
 
     def poke(self, context: Context) -> bool:
         """Return whether all batches have ended at this moment."""
@@ -207,10 +227,6 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     def _fails(self, outcome: Outcome) -> bool:
         return outcome.failure(ignore_if_missing=self.ignore_if_missing) is not None
 
-    def _reschedule(self, pause: float) -> None:
-        pause = max(pause, min(self._longest_pause, FIRST_LOOK))
-        raise AirflowRescheduleException(datetime.now(timezone.utc) + timedelta(seconds=pause))
-
     def _finish(self, context: Context, outcome: Outcome) -> str | list[str]:
         self._push_batch(context, outcome.snapshot)
         if outcome.status == "timeout":
@@ -230,7 +246,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         try:
             with airflow_errors():
                 yield
-        except (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout) as error:
+        except (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout, TaskDeferralError) as error:
             if self.soft_fail or self.never_fail:
                 name = "soft_fail" if self.soft_fail else "never_fail"
                 raise AirflowSkipException(f"Skipped, since {name} is set: {error}") from error
