@@ -92,6 +92,8 @@ class BatchEndedTrigger(BaseTrigger):
             outcome = await self._outcome()
         except InvalidArgumentError as error:
             outcome = Outcome("refused", self.batch_id, str(error))
+        # An answer to another wait, or wrong settings, may have ended this one before its first look.
+        await asyncio.sleep(self._quiet_seconds())
         failure = outcome.failure(
             ignore_if_missing=self.ignore_if_missing, fail_on_partial_error=self.fail_on_partial_error
         )
@@ -115,10 +117,15 @@ class BatchEndedTrigger(BaseTrigger):
                     batch.request_id,
                 )
 
+    def _quiet_seconds(self) -> float:
+        """Return the rest of the seconds after the deferral; bounded, since the worker's clock may go ahead."""
+        if self.start_time is None:
+            return 0.0
+        return min(FIRST_LOOK, max(0.0, self.start_time + FIRST_LOOK - time.time()))
+
     async def _outcome(self) -> Outcome:
         now = time.time()
         start = now if self.start_time is None else self.start_time
-        first_look = now if self.start_time is None else max(now, start + FIRST_LOOK)
         end = self.end_time if self.end_time is not None else start + (self.timeout or 0.0)
         waits = [
             Wait(
@@ -135,7 +142,7 @@ class BatchEndedTrigger(BaseTrigger):
         conn_id = self.conn_id
         poller = pollers.get(conn_id) or pollers.setdefault(conn_id, Poller(lambda: BatchesHook(conn_id).aget_conn()))
         try:
-            outcomes = await poller.wait(waits, first_look, self.log.info, self._pointless)
+            outcomes = await poller.wait(waits, now + self._quiet_seconds(), self.log.info, self._pointless)
         finally:
             if not poller.busy and pollers.get(conn_id) is poller:
                 del pollers[conn_id]
