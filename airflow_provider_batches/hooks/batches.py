@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 #: The API ends every batch within 24 hours; seconds, with an hour to spare.
 DEFAULT_TIMEOUT = 25 * 60 * 60.0
 DEFAULT_POLL_INTERVAL = 60.0
-_SECRET_HEADER_WORDS = ("auth", "key", "token", "secret", "cookie")
 
 
 class LoggerLike(Protocol):
@@ -83,7 +82,7 @@ class BatchesHook(BaseHook):
             if secret:
                 mask_secret(secret)
         settings = read_settings(connection, os.environ)
-        for secret in _secrets(settings):
+        for secret in settings.secrets():
             mask_secret(secret)
         return settings
 
@@ -206,12 +205,3 @@ def raise_unless_ended(outcome: Outcome) -> None:
         raise NotFoundError(outcome.message, status=404)
     if outcome.status != "ended":
         raise outcome.error or BatchesError(outcome.message)
-
-
-def _secrets(settings: ClientSettings) -> Iterator[str]:
-    yield settings.api_key.get_secret_value()
-    for name, value in settings.headers.items():
-        if any(word in name.lower() for word in _SECRET_HEADER_WORDS):
-            yield value
-    if settings.proxy and "@" in settings.proxy:
-        yield settings.proxy.rpartition("@")[0].rpartition("//")[2].partition(":")[2]
