@@ -95,8 +95,7 @@ def airflow_errors() -> Iterator[None]:
     try:
         yield
     except BatchesError as error:
-        again = error.transient if error.should_retry is None else error.should_retry
-        kind = AirflowException if again else AirflowFailException
+        kind = AirflowException if error.passing else AirflowFailException
         raise kind(str(error)) from error
 
 
