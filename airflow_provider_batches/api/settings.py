@@ -27,6 +27,8 @@ ANTHROPIC_VERSION = "2023-06-01"
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
+#: A name or an address, IPv6 included; anything else may be another host to httpx than to the check for loopback.
+_HOST = re.compile(r"[A-Za-z0-9._-]+\Z|[0-9A-Fa-f:.]+\Z")
 #: Headers that the client sets itself: the key has a field of its own, the rest belongs to the transport.
 _OWN_HEADERS = frozenset(
     {
@@ -62,7 +64,7 @@ def _base_url(value: str) -> str:
     try:
         url = urlsplit(text)
         valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-        valid = valid and not url.netloc.endswith(":")
+        valid = valid and not url.netloc.endswith(":") and bool(_HOST.match(url.hostname or ""))
     except ValueError:
         valid = False
     if not valid or not _HEADER_VALUE.match(text) or " " in text or "\\" in text:
