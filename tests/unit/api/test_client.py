@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import gc
+import inspect
+import json
+import ssl
+from itertools import pairwise
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_batches.api import client as client_module
+from airflow_provider_batches.api import endpoints
+from airflow_provider_batches.api.client import AsyncBatchesClient, BatchesClient, ResultLines, tls_context
+from airflow_provider_batches.api.errors import InvalidArgumentError, InvalidResponseError, ResultsTruncatedError
+from airflow_provider_batches.api.models import BatchPage
+from airflow_provider_batches.api.settings import ClientSettings
+
+KEY = "sk-ant-canary"
+CLIENTS = pytest.mark.parametrize("kind", [BatchesClient, AsyncBatchesClient])
+
+
+def settings(**values):
+    return ClientSettings.parse(**{"api_key": KEY, **values})
+
+
+def public(kind):
+    return {name: value for name, value in vars(kind).items() if not name.startswith("_")}
+
+
+class TestBothClients:
+    def test_have_the_same_methods_but_for_how_they_are_closed(self):
+        assert set(public(BatchesClient)) - {"close"} == set(public(AsyncBatchesClient)) - {"aclose"}
+
+    @pytest.mark.parametrize("name", sorted(set(public(BatchesClient)) - {"close"}))
+    def test_have_the_same_parameters(self, name):
+        parameters = [inspect.signature(public(kind)[name]).parameters for kind in (BatchesClient, AsyncBatchesClient)]
+        assert parameters[0] == parameters[1]
+
+    @pytest.mark.parametrize("name", sorted(set(public(AsyncBatchesClient))))
+    def test_differ_in_that_one_is_async(self, name):
+        method = public(AsyncBatchesClient)[name]
+        assert inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
+
+    @CLIENTS
+    def test_do_not_show_the_key(self, kind):
+        made = kind(settings())
+        assert KEY not in f"{made!r} {made.settings!r}"
+
+    @CLIENTS
+    @pytest.mark.parametrize(
+        "values", [{"verify": __file__}, {"proxy": "socks5h://proxy:1"}], ids=["no certificate", "no SOCKS"]
+    )
+    def test_that_cannot_be_made_say_which_settings_to_check(self, kind, values, monkeypatch):
+        monkeypatch.setitem(__import__("sys").modules, "socksio", None)
+        with pytest.raises(InvalidArgumentError, match="verify, proxy: these settings"):
+            kind(settings(**values))
+
+    @CLIENTS
+    def test_that_cannot_be_made_with_the_environments_proxy_say_so(self, kind, monkeypatch):
+        monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy")
+        with pytest.raises(InvalidArgumentError, match="or the environment's proxy"):
+            kind(settings())
+
+    @CLIENTS
+    def test_follow_no_redirects(self, kind):
+        assert kind(settings())._http.follow_redirects is False
+
+    @CLIENTS
+    @pytest.mark.parametrize(("timeout", "connect"), [(60, 10), (3, 3)])
+    def test_connect_within_ten_seconds(self, kind, timeout, connect):
+        assert kind(settings(timeout=timeout))._http.timeout == httpx.Timeout(timeout, connect=connect)
+
+
+class TestTheTLSContext:
+    def test_is_shared_by_all_clients_of_a_process(self):
+        assert tls_context(True) is tls_context(True)
+
+    def test_checks_certificates_and_host_names(self):
+        context = tls_context(True)
+        assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+    def test_checks_nothing_where_that_is_wished(self):
+        assert tls_context(False).verify_mode is ssl.CERT_NONE
+
+    def test_of_a_folder_checks_too(self, tmp_path):
+        assert tls_context(str(tmp_path)).verify_mode is ssl.CERT_REQUIRED
+
+    @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https://127.0.0.1:1"])
+    def test_is_not_made_where_none_is_needed(self, url, monkeypatch):
+        made = []
+        monkeypatch.setattr(client_module, "tls_context", lambda verify: made.append(verify) or tls_context(verify))
+        BatchesClient(settings(base_url=url))
+        assert made == [url.startswith("https")]
+
+
+def lines(texts):
+    for number, text in enumerate(texts):
+        result = {"type": "succeeded", "message": {"text": text}}
+        yield json.dumps({"custom_id": str(number), "result": result}, ensure_ascii=False).encode()
+
+
+def read(body, cuts, ended):
+    reader, found = ResultLines(ended), []
+    places = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
+    for start, stop in pairwise(places):
+        found.extend(reader.feed(body[start:stop]))
+    found.extend(reader.end())
+    return found
+
+
+class TestResultLines:
+    odd = st.text(st.characters(codec="utf-8") | st.sampled_from("\u2028\u2029\x85\x0b\x0c\x1c\r\n\t"))
+
+    @given(texts=st.lists(odd, max_size=5), cuts=st.lists(st.integers(0)), newline=st.booleans(), blank=st.booleans())
+    def test_are_the_same_wherever_the_stream_is_cut_into_chunks(self, texts, cuts, newline, blank, batch):
+        body = (b"\n\r\n" if blank else b"\n").join(lines(texts)) + (b"\n" if newline else b"")
+        found = read(body, cuts, batch(ended=True, request_counts={"succeeded": len(texts)}))
+        assert [result.result.message["text"] for result in found] == texts
+
+    @given(cut=st.integers(0), chunks=st.lists(st.integers(0)))
+    def test_of_a_stream_that_ends_early_are_those_that_came_and_an_error(self, cut, chunks, batch):
+        body = b"\n".join(lines(["one", "two\u2028", "three"]))
+        body = body[: cut % len(body)]
+        with pytest.raises(ResultsTruncatedError, match=r"(0|1|2) of 3 came"):
+            read(body, chunks, batch(ended=True, request_counts={"succeeded": 3}))
+
+    def test_that_came_before_the_stream_ended_are_right(self, batch):
+        reader = ResultLines(batch(ended=True, request_counts={"succeeded": 2}))
+        assert [result.custom_id for result in reader.feed(b"\n".join(lines(["a", "b"])))] == ["0"]
+
+    def test_of_which_there_are_too_many_are_an_error_too(self, batch):
+        with pytest.raises(ResultsTruncatedError, match="2 of 1 came"):
+            read(b"\n".join(lines(["a", "b"])), [], batch(ended=True, request_counts={"succeeded": 1}))
+
+    @given(noise=st.binary(min_size=1).filter(lambda noise: noise.strip()))
+    def test_that_are_none_are_an_error(self, noise, batch):
+        with pytest.raises(ResultsTruncatedError):
+            read(noise, [], batch(ended=True, request_counts={"succeeded": 1}))
+
+    def test_that_are_broken_are_named_by_number_without_their_text(self, batch):
+        body = next(lines(["a"])) + b'\n{"custom_id": "confidential"}\n'
+        with pytest.raises(ResultsTruncatedError, match=r"1 of 2 came \(result 2 is no whole result") as caught:
+            read(body, [], batch(ended=True, request_counts={"succeeded": 2}))
+        assert "confidential" not in str(caught.value)
+
+    def test_of_a_batch_without_requests_are_none(self, batch):
+        assert read(b"", [], batch(ended=True, request_counts={})) == []
+
+    def test_keep_no_more_than_one_line(self, batch):
+        reader = ResultLines(batch(ended=True, request_counts={"succeeded": 1000}))
+        body = b"".join(line + b"\n" for line in lines(["x" * 100] * 1000))
+        for start in range(0, len(body), 50):
+            for _ in reader.feed(body[start : start + 50]):
+                pass
+        assert sum(map(len, reader._rest)) < 200
+
+
+class TestTheNextPage:
+    def page(self, batch, **fields):
+        return BatchPage(**{"data": [batch()], "has_more": True, "first_id": "f", "last_id": "l", **fields})
+
+    @pytest.mark.parametrize(
+        ("cursor", "expected"),
+        [
+            ({}, {"after_id": "l", "limit": "5"}),
+            ({"after_id": "a"}, {"after_id": "l", "limit": "5"}),
+            ({"before_id": "b"}, {"before_id": "f", "limit": "5"}),
+        ],
+    )
+    def test_goes_on_in_the_same_direction_with_the_same_limit(self, cursor, expected, batch):
+        assert client_module._next_page(endpoints.page(5, **cursor), self.page(batch)).params == expected
+
+    @pytest.mark.parametrize("fields", [{"has_more": False}, {"data": []}])
+    def test_is_none_where_there_is_nothing_more(self, fields, batch):
+        assert client_module._next_page(endpoints.page(), self.page(batch, **fields)) is None
+
+    @pytest.mark.parametrize("last_id", [None, "a"])
+    def test_that_would_be_the_same_one_again_is_an_error_and_no_endless_loop(self, last_id, batch):
+        with pytest.raises(InvalidResponseError, match="not behind which"):
+            client_module._next_page(endpoints.page(after_id="a"), self.page(batch, last_id=last_id))
+
+
+def test_a_client_that_nobody_closes_closes_itself():
+    made = BatchesClient(settings())
+    http = made._http
+    del made
+    gc.collect()
+    assert http.is_closed

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from airflow_provider_batches.api import (
+    BatchPage,
+    BatchRequest,
+    BatchResult,
+    CanceledResult,
+    DeletedBatch,
+    ErroredResult,
+    ErrorEnvelope,
+    ExpiredResult,
+    MessageBatch,
+    RequestCounts,
+    SucceededResult,
+    UnknownResult,
+)
+
+CANARY = "sk-ant-canary"
+OPTIONAL = ("ended_at", "cancel_initiated_at", "archived_at", "results_url")
+TIMES = ("created_at", "expires_at", "ended_at", "cancel_initiated_at", "archived_at")
+
+
+def json_values(text=None):
+    leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    leaves = leaves | (st.text() if text is None else text)
+    return st.recursive(
+        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8
+    )
+
+
+class TestMessageBatch:
+    @given(extra=st.dictionaries(st.text(), json_values(), max_size=3))
+    def test_unknown_fields_are_kept_as_they_came(self, extra, batch_json):
+        extra = {name: value for name, value in extra.items() if name not in MessageBatch.model_fields}
+        batch = MessageBatch.model_validate_json(json.dumps(batch_json(**extra)))
+        assert {name: batch.snapshot()[name] for name in extra} == extra
+
+    def test_a_field_with_the_name_of_a_method_does_not_replace_the_method(self, batch_json):
+        batch = MessageBatch.model_validate_json(json.dumps(batch_json(snapshot=1, ended=True, request_id="x")))
+        assert (batch.snapshot()["snapshot"], batch.ended, batch.request_id) == (1, False, None)
+
+    @pytest.mark.parametrize("field", OPTIONAL)
+    def test_an_absent_optional_field_is_none(self, field, batch_json):
+        body = batch_json()
+        del body[field]
+        assert getattr(MessageBatch.model_validate_json(json.dumps(body)), field) is None
+
+    @pytest.mark.parametrize("field", OPTIONAL)
+    def test_an_optional_field_may_be_null(self, field, batch_json):
+        assert getattr(MessageBatch.model_validate_json(json.dumps(batch_json(**{field: None}))), field) is None
+
+    @pytest.mark.parametrize("field", ["id", "processing_status", "request_counts", "created_at", "expires_at"])
+    def test_a_batch_without_a_field_that_every_batch_has_is_none(self, field, batch_json):
+        body = batch_json()
+        del body[field]
+        with pytest.raises(ValidationError, match=field):
+            MessageBatch.model_validate_json(json.dumps(body))
+
+    @given(status=st.text().filter(lambda text: text != "ended"))
+    def test_any_status_but_ended_counts_as_not_ended(self, status, batch):
+        assert not batch(processing_status=status).ended
+
+    def test_ended_is_ended(self, batch):
+        assert batch(processing_status="ended").ended
+
+    @given(field=st.sampled_from(TIMES), naive=st.datetimes())
+    def test_a_time_without_an_offset_is_utc(self, field, naive, batch):
+        assert getattr(batch(**{field: naive.isoformat()}), field) == naive.replace(tzinfo=timezone.utc)
+
+    @given(
+        field=st.sampled_from(TIMES),
+        naive=st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29)),
+        minutes=st.integers(-23 * 60, 23 * 60),
+    )
+    def test_a_time_with_an_offset_is_that_moment(self, field, naive, minutes, batch):
+        moment = naive.replace(tzinfo=timezone(timedelta(minutes=minutes)))
+        assert getattr(batch(**{field: moment.isoformat()}), field) == moment
+
+    @given(value=json_values())
+    def test_whatever_a_time_is_read_from_it_is_aware(self, value, batch):
+        try:
+            read = batch(created_at=value).created_at
+        except ValidationError:
+            return
+        assert read.utcoffset() is not None
+
+    @given(
+        status=st.text(),
+        counts=st.fixed_dictionaries({}, optional=dict.fromkeys(RequestCounts.model_fields, st.integers(0, 10**6))),
+        ended_at=st.none() | st.datetimes().map(datetime.isoformat),
+        extra=json_values(),
+    )
+    def test_a_snapshot_is_plain_json_from_which_the_same_batch_can_be_made(
+        self, status, counts, ended_at, extra, batch
+    ):
+        before = batch(processing_status=status, request_counts=counts, ended_at=ended_at, future=extra)
+        assert MessageBatch.model_validate_json(json.dumps(before.snapshot())) == before
+
+    def test_it_cannot_be_changed(self, batch):
+        with pytest.raises(ValidationError, match="frozen"):
+            batch().processing_status = "ended"
+
+    def test_without_an_answer_it_has_no_request_id(self, batch):
+        assert batch().request_id is None
+
+
+@given(counts=st.fixed_dictionaries(dict.fromkeys(RequestCounts.model_fields, st.integers(0, 10**6))))
+def test_the_total_of_the_counts_is_the_number_of_requests(counts):
+    assert RequestCounts(**counts).total == sum(counts.values())
+
+
+def test_absent_counts_are_zero():
+    assert RequestCounts.model_validate_json("{}").total == 0
+
+
+def test_an_unknown_count_is_kept_and_not_part_of_the_total():
+    counts = RequestCounts.model_validate_json('{"succeeded": 1, "paused": 5}')
+    assert (counts.total, counts.model_dump()["paused"]) == (1, 5)
+
+
+def test_a_page_may_lack_all_but_its_data():
+    page = BatchPage.model_validate_json('{"data": []}')
+    assert (page.has_more, page.first_id, page.last_id) == (False, None, None)
+
+
+@pytest.mark.parametrize("custom_id", ["a", "A-Z_09", "x" * 64])
+def test_a_custom_id_of_the_documented_form_is_taken(custom_id):
+    assert BatchRequest(custom_id=custom_id, params={}).custom_id == custom_id
+
+
+@pytest.mark.parametrize("custom_id", ["", "x" * 65, "a b", "a.b", "a\n", "\na", "ä", "a/b"])
+def test_a_custom_id_of_another_form_is_refused(custom_id):
+    with pytest.raises(ValidationError, match="custom_id"):
+        BatchRequest(custom_id=custom_id, params={})
+
+
+class TestBatchResult:
+    @pytest.mark.parametrize(
+        ("result", "kind"),
+        [
+            ({"type": "succeeded", "message": {"id": "msg_1"}}, SucceededResult),
+            ({"type": "errored", "error": {"type": "error", "error": {"type": "x", "message": "m"}}}, ErroredResult),
+            ({"type": "canceled"}, CanceledResult),
+            ({"type": "expired"}, ExpiredResult),
+            ({"type": "postponed", "until": 5}, UnknownResult),
+        ],
+        ids=lambda value: value.get("type") if isinstance(value, dict) else "",
+    )
+    def test_each_type_has_its_class_and_nothing_is_lost(self, result, kind):
+        read = BatchResult.model_validate_json(json.dumps({"custom_id": "a", "result": result}))
+        assert (type(read.result), read.model_dump(exclude_unset=True)["result"]) == (kind, result)
+
+    @given(type_=st.text(), extra=json_values())
+    def test_an_unknown_type_is_passed_on(self, type_, extra):
+        if type_ in ("succeeded", "errored", "canceled", "expired"):
+            return
+        line = {"custom_id": "a", "result": {"type": type_, "extra": extra}}
+        assert BatchResult.model_validate_json(json.dumps(line)).model_dump() == line
+
+    @given(result=json_values())
+    def test_a_result_that_is_none_is_a_validation_error(self, result):
+        if isinstance(result, dict) and isinstance(result.get("type"), str):
+            return
+        with pytest.raises(ValidationError):
+            BatchResult.model_validate_json(json.dumps({"custom_id": "a", "result": result}))
+
+    @pytest.mark.parametrize("type_", [["succeeded"], {"succeeded": 1}, 5, None])
+    def test_a_type_that_is_no_text_is_a_validation_error(self, type_):
+        with pytest.raises(ValidationError):
+            BatchResult.model_validate_json(json.dumps({"custom_id": "a", "result": {"type": type_}}))
+
+    def test_it_can_be_made_from_objects_too(self):
+        assert BatchResult(custom_id="a", result=CanceledResult(type="canceled")).result.type == "canceled"
+
+    @given(details=json_values())
+    def test_details_of_an_error_may_have_any_shape(self, details):
+        error = {"type": "error", "error": {"type": "x", "message": "m", "details": details}}
+        read = BatchResult.model_validate({"custom_id": "a", "result": {"type": "errored", "error": error}})
+        assert read.result.error.error.details == details
+
+
+FIELDS = ["id", "data", "result", "error", "custom_id", "params", "request_counts", "created_at", "results_url"]
+
+
+@given(
+    model=st.sampled_from([MessageBatch, BatchPage, DeletedBatch, BatchRequest, BatchResult, ErrorEnvelope]),
+    body=json_values(text=st.just(CANARY))
+    | st.dictionaries(st.sampled_from(FIELDS), json_values(text=st.just(CANARY)))
+    | st.fixed_dictionaries({"data": st.lists(st.dictionaries(st.sampled_from(FIELDS), st.just(CANARY)))}),
+)
+def test_errors_never_show_what_was_read(model, body):
+    text = ""
+    try:
+        model.model_validate_json(json.dumps(body))
+    except ValidationError as error:
+        text = f"{error} {error!r}"
+    assert CANARY not in text
