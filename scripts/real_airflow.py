@@ -129,6 +129,12 @@ class RealAirflow:
         )
         return str(state)
 
+    def wait_for_task(self, dag_id: str, run_id: str, task_id: str, state: str, timeout: float = 120) -> None:
+        """Return once a task is in a state, such as ``deferred``."""
+        self._until(
+            lambda: self.task_states(dag_id, run_id).get(task_id) == state, timeout, f"task {task_id} to be {state}"
+        )
+
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Return the run as the REST API describes it."""
         run: dict[str, Any] = self.api("GET", f"/dags/{dag_id}/dagRuns/{run_id}")

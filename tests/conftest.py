@@ -41,3 +41,8 @@ def airflow_db() -> None:
     from airflow.utils.db import initdb
 
     initdb()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what takes longest first, so that the other workers of a test run are done with the rest meanwhile."""
+    items.sort(key=lambda item: item.get_closest_marker("system") is None)

@@ -1,0 +1,65 @@
+"""The example DAGs on a real Airflow, driven as a person would: what dag.test() cannot show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_batches.emulator import Emulator
+from scripts.real_airflow import RealAirflow, RealAirflowError
+
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("real_airflow"), pytest.mark.timeout(400)]
+
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
+CANARY = "sk-ant-canary-4b1d7f0e"
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[Emulator]:
+    with Emulator(api_key=CANARY, cancel_seconds=1) as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def airflow(api: Emulator) -> Iterator[RealAirflow]:
+    with RealAirflow(
+        dags_folder=EXAMPLES, env={"AIRFLOW_CONN_ANTHROPIC_DEFAULT": api.connection_json}, say=print
+    ) as airflow:
+        yield airflow
+
+
+def test_a_batch_is_torn_down_from_the_form(airflow: RealAirflow, api: Emulator) -> None:
+    batch_id = api.add_batch(requests=100, status="in_progress")
+
+    run_id = airflow.trigger_dag("teardown_batch", {"batch_id": batch_id})
+
+    assert airflow.wait_for_run("teardown_batch", run_id) == "success"
+    assert api.batch(batch_id) is None
+    assert airflow.xcom("teardown_batch", run_id, "delete") == batch_id
+    assert airflow.xcom("teardown_batch", run_id, "delete", key="deletion")["batch_id"] == batch_id
+    for task in airflow.task_instances("teardown_batch", run_id):
+        log = airflow.task_log("teardown_batch", run_id, task["task_id"], task["try_number"])
+        assert batch_id in log
+        assert CANARY not in log
+
+
+def test_the_form_refuses_a_malformed_id(airflow: RealAirflow) -> None:
+    with pytest.raises(RealAirflowError, match="batch_id"):
+        airflow.trigger_dag("teardown_batch", {"batch_id": "../messages"})
+
+
+def test_a_run_that_is_marked_as_failed_half_way_tears_its_batch_down_and_stays_failed(
+    airflow: RealAirflow, api: Emulator
+) -> None:
+    run_id = airflow.trigger_dag("batch_pipeline")
+    airflow.wait_for_task("batch_pipeline", run_id, "wait", "deferred")
+    (batch_id,) = api.ids()
+
+    airflow.set_run_state("batch_pipeline", run_id, "failed")
+
+    assert airflow.wait_for_run("batch_pipeline", run_id) == "failed"
+    states = airflow.task_states("batch_pipeline", run_id)
+    assert {states[task_id] for task_id in ("cancel", "wait_for_cancel", "delete")} == {"success"}
+    assert api.batch(batch_id) is None
