@@ -28,7 +28,7 @@ ANTHROPIC_VERSION = "2023-06-01"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
 #: A name or an address, IPv6 included; anything else may be another host to httpx than to the check for loopback.
-_HOST = re.compile(r"[A-Za-z0-9._-]+\Z|[0-9A-Fa-f:.]+\Z")
+_HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?\Z|[0-9A-Fa-f:.]+\Z")
 #: Headers that the client sets itself: the key has a field of its own, the rest belongs to the transport.
 _OWN_HEADERS = frozenset(
     {
