@@ -763,6 +763,13 @@ class TestTrouble:
             connect(base_url="https://batches.invalid", proxy=url, max_retries=0).page()
         assert (caught.value.sent, KEY.encode() in got[0]) == (False, False)
 
+    def test_with_a_proxy_does_not_show_the_proxys_password(self, connect, listen):
+        url, _ = listen(answer("407 no-such-password-confidential"))
+        proxy = url.replace("http://", "http://user:confidential@")
+        with pytest.raises(APIConnectionError) as caught:
+            connect(base_url="https://batches.invalid", proxy=proxy, max_retries=0).page()
+        assert "confidential" not in str(caught.value)
+
     def test_with_something_that_does_not_speak_http_is_a_connection_error(self, connect, listen):
         url, _ = listen(b"220 ready for mail\r\n")
         with pytest.raises(APIConnectionError, match="RemoteProtocolError"):

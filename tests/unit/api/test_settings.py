@@ -57,6 +57,25 @@ class TestTheKey:
     def test_is_taken_out_of_any_text(self):
         assert settings().redact(f"x-api-key: {KEY}, {KEY}") == "x-api-key: ***, ***"
 
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"headers": {"X-Gateway-Token": "confidential"}},
+            {"headers": {"Authorization": "confidential"}},
+            {"proxy": "http://user:confidential@proxy:1"},
+        ],
+        ids=["token", "authorization", "proxy"],
+    )
+    def test_is_taken_out_together_with_other_credentials(self, values):
+        assert settings(**values).redact(f"{KEY} confidential") == "*** ***"
+
+    @pytest.mark.parametrize("text", ["p%40ss", "p@ss"])
+    def test_is_taken_out_together_with_the_proxys_password_however_it_is_written(self, text):
+        assert settings(proxy="http://user:p%40ss@proxy:1").redact(f"407 {text}") == "407 ***"
+
+    def test_leaves_ordinary_headers_readable(self):
+        assert settings(headers={"X-Team": "data"}).redact("the data") == "the data"
+
     @pytest.mark.parametrize("field", ["headers", "proxy"])
     def test_has_company_in_the_fields_that_are_not_shown(self, field):
         values = {"headers": {"x-gateway": "confidential"}, "proxy": "http://user:confidential@proxy:1"}
