@@ -625,14 +625,14 @@ class TestTheKey:
         connect().page()
         assert got == []
 
-    @pytest.mark.parametrize("padding", [0, 150, 190, 3_990])
+    @pytest.mark.parametrize("padding", [0, 150, 175, 185])
     @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "502 Bad Gateway"])
     def test_is_not_shown_where_a_proxy_echoes_it(self, status, padding, connect, listen):
         echo = b"<p>" + b"x" * padding + b"x-api-key: " + KEY.encode()
         url, got = listen(answer(status, echo))
         with pytest.raises(BatchesError) as caught:
             connect(base_url=url, max_retries=0).page()
-        assert (KEY.encode() in got[0], KEY[:12] in str(caught.value)) == (True, False)
+        assert (KEY.encode() in got[0], KEY[:4] in str(caught.value)) == (True, False)
 
     def test_is_not_shown_where_an_error_message_echoes_it(self, client, api):
         api.fault(Fault("list", status=400, message=f"bad key {KEY}"))

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from airflow_provider_batches.api import MessageBatch
 
-# Without a deadline, so that a busy machine fails no test.
-settings.register_profile("batches", deadline=None, max_examples=60)
+# Without limits of time, so that a busy machine fails no test.
+settings.register_profile("batches", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("batches")
 
 

@@ -86,9 +86,10 @@ class TestAnAgreement:
         body=st.recursive(
             st.none() | st.booleans() | st.integers() | st.text(),
             lambda inner: (
-                st.lists(inner)
-                | st.dictionaries(st.sampled_from(["data", "id", "request_counts", "type", "has_more"]), inner)
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.sampled_from(["data", "id", "request_counts", "has_more"]), inner, max_size=3)
             ),
+            max_leaves=8,
         ),
     )
     def test_of_any_json_is_read_or_an_invalid_response(self, call, body):
