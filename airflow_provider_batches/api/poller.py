@@ -65,7 +65,8 @@ class Pages:
         age = -created_at.timestamp()
         number = bisect_left(self._ends, age)
         if 0 < number == len(self._ends) and self._ends[-1] > self._newest:
-            number += int((age - self._ends[-1]) * number / (self._ends[-1] - self._newest))
+            between = (self._ends[-1] - self._newest) / (number * MAX_PAGE - 1)
+            number += (round((age - self._ends[-1]) / between) - 1) // MAX_PAGE
         return number
 
 
@@ -119,6 +120,7 @@ class Poller:
     def __init__(self, open_client: Callable[[], Awaitable[AsyncBatchesClient]]) -> None:
         self._open_client = open_client
         self._lock = asyncio.Lock()
+        self._client: AsyncBatchesClient | None = None
         self._task: asyncio.Task[None] | None = None
         self._seats: set[Seat] = set()
         self._wake = asyncio.Event()
@@ -139,7 +141,7 @@ class Poller:
         waits: Sequence[Wait],
         first_look: float,
         say: Callable[[str], Any],
-        gives_up: Callable[[Outcome], bool] = lambda outcome: True,
+        gives_up: Callable[[Outcome], bool] = lambda outcome: outcome.status != "ended",
     ) -> list[Outcome]:
         """Return how the waits ended, once all have, or one in a way that makes the others pointless.
 
@@ -177,24 +179,30 @@ class Poller:
 
     async def _start(self) -> None:
         async with self._lock:
-            if self._task is None or self._task.done():
-                client = await self._open_client()
+            if self._task and self._task.done():
+                await self._end()
+            if self._task is None:
+                self._client = await self._open_client()
                 # In an empty context: that of the wait that came first would make its log everybody's.
-                self._task = contextvars.Context().run(asyncio.create_task, self._run(client))
+                self._task = contextvars.Context().run(asyncio.create_task, self._run(self._client))
 
     async def _stop(self) -> None:
         async with self._lock:
-            if self._task is not None and not self._seats:
-                self._task.cancel()
-                await asyncio.wait([self._task])
-                self._task = None
+            if not self._seats:
+                await self._end()
+
+    async def _end(self) -> None:
+        if self._task and self._client:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            await self._client.aclose()
+            self._task = self._client = None
 
     async def _run(self, client: AsyncBatchesClient) -> None:
         try:
-            async with client:
-                while True:
-                    await self._sleep_until(min(map(self._next_look, self._seats), default=float("inf")))
-                    await self._cycle(client)
+            while True:
+                await self._sleep_until(min(map(self._next_look, self._seats), default=float("inf")))
+                await self._cycle(client)
         except Exception as error:
             # No wait may hang because of a mistake in here.
             for seat in self._seats:
@@ -232,13 +240,14 @@ class Poller:
     ) -> bool:
         """Answer what pages answer more cheaply than retrieves; return whether the cycle goes on."""
         near = {seat.wait.batch_id: seat for seat in self._seats if seat.near <= now and not seat.outcome.done()}
-        number, cursor = 0, None
-        while self._lists and worth_a_page(self._numbers(near.values(), number), number):
+        most, number, fruitless, cursor = len(near), 0, 0, None
+        while self._lists and number < most and worth_a_page(self._numbers(near.values(), number, fruitless), number):
             try:
                 page = await client.page(MAX_PAGE, cursor, retries=0)
             except BatchesError as error:
                 return self._page_failed(error, number, due)
             self._holds = 0
+            before = len(near)
             for index, batch in enumerate(page.data):
                 near.pop(batch.id, None)
                 for seat in seats.get(batch.id, ()):
@@ -250,15 +259,19 @@ class Poller:
             if not page.has_more or not page.last_id:
                 break
             number, cursor = number + 1, page.last_id
+            fruitless = fruitless + 1 if len(near) == before else 0
         return True
 
-    def _numbers(self, near: Collection[Seat], number: int) -> Iterator[int]:
-        """Yield on which pages the batches stand that are still to be found, `number` pages having been read."""
+    def _numbers(self, near: Collection[Seat], number: int, fruitless: int) -> Iterator[int]:
+        """Yield on which pages the batches stand that are still to be found.
+
+        One whose age is not known is looked for on page `number`, the next one, unless too many were `fruitless`.
+        """
         unknown = sum(seat.created_at is None for seat in near)
         for seat in near:
             if seat.created_at:
                 yield self._pages.number_of(seat.created_at)
-            elif number * UNKNOWN_PER_PAGE < unknown:
+            elif fruitless * UNKNOWN_PER_PAGE < unknown:
                 yield number
 
     def _page_failed(self, error: BatchesError, number: int, due: list[Seat]) -> bool:
