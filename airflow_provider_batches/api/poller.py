@@ -277,12 +277,12 @@ class Poller:
     def _page_failed(self, error: BatchesError, number: int, due: list[Seat]) -> bool:
         if self._concerns_all(error):
             return False
-        if number == 0 and not error.passing:
+        if number == 0 and not error.transient:
             log.warning("Batches cannot be listed, so each is retrieved. %s", error)
             self._lists = False
             return True
         # A refusal behind the first page is about the page (the batch before it may be gone), not about the waits.
-        trouble = error if error.passing else InvalidResponseError(str(error))
+        trouble = error if error.transient else InvalidResponseError(str(error))
         for seat in due:
             seat.told(trouble)
         return False
@@ -313,7 +313,7 @@ class Poller:
     def _concerns_all(self, error: BatchesError) -> bool:
         """Act on an answer that is about the connection, not about a batch; return whether it is one."""
         now = time.time()
-        if isinstance(error, RateLimitError) and error.passing:
+        if isinstance(error, RateLimitError):
             if now >= self._held_until:
                 self._holds += 1
                 pause = retry_pause(self._holds, error)

@@ -169,7 +169,8 @@ class Wait:
                     error = missing(self.batch_id, answer)
                     return Verdict(self._outcome("missing", str(error), error))
                 return self._go_on(MISSING_PAUSES[self._missing - 1], now, doubtful=True)
-            if not answer.passing:
+            # Not `passing`: whatever an answer says of itself, an outage does not end a wait, and a wrong key does.
+            if not answer.transient:
                 return Verdict(self._outcome("refused", str(answer), answer))
             self._failures += 1
             pause = max(self.first_pause, 2.0 ** min(self._failures, 20))

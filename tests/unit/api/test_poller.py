@@ -369,14 +369,6 @@ async def test_a_wait_whose_time_is_over_while_the_api_wants_peace_ends_on_time(
     assert not long.outcome.done()
 
 
-async def test_a_429_that_says_not_to_retry_is_no_reason_to_hold_on(clock: Clock) -> None:
-    waiters = Waiters(FakeClient(3), clock)
-    (seat,) = waiters.add(0)
-    waiters.client.error = RateLimitError("never", status=429, should_retry=False)
-    await waiters.cycle()
-    assert seat.outcome.result().status == "refused"
-
-
 async def test_an_outage_costs_one_request_a_cycle_and_ends_no_wait(clock: Clock) -> None:
     waiters = Waiters(FakeClient(20), clock)
     seats = waiters.add(*range(20))

@@ -40,9 +40,9 @@ TRANSIENT = [
     *(refused(status) for status in (408, 409, 429, 500, 502, 503, 504, 529)),
     refused(429, retry_after="5"),
     refused(503, retry_after="1e9"),
-    refused(400, x_should_retry="true"),
+    refused(503, x_should_retry="false"),
 ]
-FINAL = [refused(status) for status in (307, 400, 401, 402, 403, 413)] + [refused(503, x_should_retry="false")]
+FINAL = [refused(status) for status in (307, 400, 401, 402, 403, 413)] + [refused(401, x_should_retry="true")]
 
 
 def a_wait(poll_interval=60.0, seconds=DAY, **options):
