@@ -8,6 +8,7 @@ import ssl
 import time
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
@@ -101,6 +102,7 @@ class _Exchange:
         error.args = tuple(self.settings.redact(str(arg)) for arg in error.args)
         if isinstance(error, APIStatusError):
             error.message = self.settings.redact(error.message)
+            error.error_type = error.error_type and self.settings.redact(error.error_type)
         return error
 
 
@@ -268,6 +270,20 @@ class BatchesClient(_BaseClient[httpx.Client]):
         finally:
             response.close()
 
+    @contextmanager
+    def open_results(self, batch_id: str, known: MessageBatch | None = None) -> Iterator[ResultBytes]:
+        """Open the batch's results as the bytes that the API sends, which are not looked into.
+
+        :param known: The batch as it was seen a moment ago, which saves a look at it.
+        :raises BatchNotEndedError: The batch has no results yet.
+        :raises ResultsUnavailableError: The results are archived, and gone.
+        """
+        batch, response = self._run(flows.open_results(batch_id, known))
+        try:
+            yield ResultBytes(batch, response.headers.get("request-id"), response.iter_bytes())
+        finally:
+            response.close()
+
     def _run(self, flow: Flow[T]) -> T:
         resume, value = flow.send, cast(Any, None)
         while True:
@@ -431,6 +447,15 @@ class ResultLines:
             if line.strip():
                 yield self._read(line)
 
+    def skip(self, chunk: bytes) -> None:
+        """Count the results that are complete with this chunk, without reading them."""
+        lines = chunk.count(b"\n")
+        if lines:
+            self.count += lines
+            chunk = chunk[chunk.rindex(b"\n") + 1 :]
+            self._rest.clear()
+        self._rest.append(chunk)
+
     def end(self) -> Iterator[BatchResult]:
         """Yield the last result where its line had no end.
 
@@ -457,6 +482,40 @@ class ResultLines:
             raise self.cut_short(f"result {self.count + 1} is no whole result of the API") from None
         self.count += 1
         return result
+
+
+class ResultBytes:
+    """The bytes of a batch's results, counted while they come.
+
+    :param batch: The ended batch, whose `request_counts` say how many results there are.
+    :param request_id: The `request-id` of the answer.
+    :param chunks: What the API sends.
+    """
+
+    def __init__(self, batch: MessageBatch, request_id: str | None, chunks: Iterable[bytes]) -> None:
+        self.batch = batch
+        self.request_id = request_id
+        self._lines = ResultLines(batch)
+        self._chunks = chunks
+
+    @property
+    def lines(self) -> int:
+        """How many results have come so far."""
+        return self._lines.count
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the bytes, once.
+
+        :raises ResultsTruncatedError: The stream ended early; what came before is right.
+        """
+        try:
+            for chunk in self._chunks:
+                self._lines.skip(chunk)
+                yield chunk
+        except httpx.HTTPError as error:
+            raise self._lines.cut_short(error) from None
+        for _ in self._lines.end():
+            pass
 
 
 def _next_page(call: Call[BatchPage], found: BatchPage) -> Call[BatchPage] | None:
