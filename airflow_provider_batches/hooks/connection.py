@@ -86,10 +86,9 @@ def _extra(where: str, text: str | None) -> dict[str, Any]:
     # Not `extra_dejson`: it answers broken JSON with an empty dictionary, and the settings would be lost silently.
     if not text:
         return {}
-    try:
-        extra = json.loads(text)
-    except ValueError:
-        raise InvalidArgumentError(f"{where}: extra is no JSON; it must be an object like {{}}.") from None
+    extra = _json(text)
+    if extra is None:
+        raise InvalidArgumentError(f"{where}: extra is no JSON; it must be an object like {{}}.")
     if not isinstance(extra, dict):
         raise InvalidArgumentError(f"{where}: extra must be a JSON object, not {type(extra).__name__}.")
     # Airflow's command line and environment may hold the form's long names.
@@ -105,11 +104,18 @@ def _values(where: str, extra: dict[str, Any]) -> dict[str, Any]:
         )
     values = {name: value for name, value in extra.items() if value not in (None, "", {}, [])}
     if isinstance(values.get("headers"), str):
-        try:
-            values["headers"] = json.loads(values["headers"])
-        except ValueError:
-            raise InvalidArgumentError(f"{where}: extra.headers must be a JSON object of strings.") from None
+        values["headers"] = _json(values["headers"])
+        if values["headers"] is None:
+            raise InvalidArgumentError(f"{where}: extra.headers must be a JSON object of strings.")
     return values
+
+
+def _json(text: str) -> Any:
+    # The decoder's error holds the whole text, secrets included: no error raised from here may hold that one.
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _official_values(where: str, extra: dict[str, Any]) -> dict[str, Any]:
