@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from airflow import __version__ as AIRFLOW_VERSION
+from airflow.sdk import Variable
 
 try:  # 3.1+
     from airflow.sdk import BaseHook
@@ -42,6 +46,43 @@ except ImportError:  # 3.0, 3.1
 #: Whether a task can begin in the triggerer (`start_from_trigger`).
 STARTS_FROM_TRIGGER = tuple(int(part) for part in AIRFLOW_VERSION.split(".")[:2]) >= (3, 3)
 
+
+
+class TaskMemory:
+    """Keeps small JSON values of a task over its tries, which lose their XComs: in the task's state store, or before
+    Airflow 3.3 in a Variable.
+
+    :param context: The task's context.
+    """
+
+    def __init__(self, context: Mapping[str, Any]) -> None:
+        self._store = context.get("task_state_store")
+        ti = context["ti"]
+        self._prefix = ".".join(
+            str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index")
+        )
+
+    def get(self, key: str) -> Any:
+        """Return a value, None where there is none."""
+        if self._store is not None:
+            return self._store.get(key)
+        return Variable.get(f"{self._prefix}.{key}", default=None, deserialize_json=True)
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a value."""
+        if self._store is not None:
+            self._store.set(key, value)
+        else:
+            Variable.set(f"{self._prefix}.{key}", value, serialize_json=True)
+
+    def delete(self, key: str) -> None:
+        """Forget a value."""
+        if self._store is not None:
+            self._store.delete(key)
+        else:
+            Variable.delete(f"{self._prefix}.{key}")
+
+
 __all__ = [
     "AIRFLOW_VERSION",
     "STARTS_FROM_TRIGGER",
@@ -54,6 +95,7 @@ __all__ = [
     "BaseHook",
     "TaskDeferralError",
     "TaskDeferralTimeout",
+    "TaskMemory",
     "conf",
     "mask_secret",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -108,3 +108,13 @@ def check_seconds(name: str, value: object) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
         raise ValueError(f"{name}: got {value!r}; it must be a timedelta or a number of seconds above 0.")
     return float(seconds)
+
+
+def run_start(context: Context) -> datetime:
+    """Return when the run began, the same in all tries of a task."""
+    run = context.get("dag_run")
+    for name in ("start_date", "run_after"):
+        found = getattr(run, name, None)
+        if isinstance(found, datetime):
+            return found
+    return datetime.now(timezone.utc)

@@ -30,7 +30,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": modules("hooks.batches"),
-        "operators": modules("operators.batches"),
+        "operators": modules("operators.batches", "operators.results", "operators.teardown"),
         "sensors": modules("sensors.batches"),
         "triggers": modules("triggers.batches"),
         "extra-links": [f"{package}.links.batches.BatchesConsoleLink"],

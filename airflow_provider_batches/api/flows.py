@@ -84,8 +84,11 @@ def delete(batch_id: str) -> Flow[DeletedBatch]:
     return deleted
 
 
-def open_results(batch_id: str) -> Flow[tuple[MessageBatch, Any]]:
-    """Return the batch and the open stream of its results."""
+def open_results(batch_id: str, known: MessageBatch | None = None) -> Flow[tuple[MessageBatch, Any]]:
+    """Return the batch and the open stream of its results.
+
+    :param known: The batch as it was seen a moment ago, which saves a look at it.
+    """
 
     def readable(batch: MessageBatch) -> None:
         if not batch.ended:
@@ -96,7 +99,7 @@ def open_results(batch_id: str) -> Flow[tuple[MessageBatch, Any]]:
                 "the API keeps them for 29 days after a batch's creation."
             )
 
-    batch = yield from find(batch_id)
+    batch = known or (yield from find(batch_id))
     readable(batch)
     stream: Any = yield from _settled(endpoints.results(batch_id), readable)
     return batch, stream

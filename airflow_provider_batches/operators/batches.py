@@ -1,13 +1,17 @@
-"""Operators that cancel and delete message batches."""
+"""Operators that list, cancel and delete message batches."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import BaseOperator
+
 from airflow_provider_batches._compat import conf
-from airflow_provider_batches._task import BatchTask, airflow_errors, check_seconds
+from airflow_provider_batches._task import BatchTask, airflow_errors, check_seconds, run_start
 from airflow_provider_batches.api import BatchNotEndedError, NotFoundError, Outcome, Wait, check_batch_id
 from airflow_provider_batches.api.waiting import describe
 from airflow_provider_batches.hooks.batches import (
@@ -16,6 +20,8 @@ from airflow_provider_batches.hooks.batches import (
     BatchesHook,
     raise_unless_ended,
 )
+from airflow_provider_batches.links.batches import BatchesConsoleLink
+from airflow_provider_batches.teardown.selection import Selection, read_selection
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -157,3 +163,63 @@ class DeleteBatchOperator(BatchTask):
         """Whether Airflow runs the task again by itself. A person who clears it starts with a first try."""
         ti = context["ti"]
         return ti.try_number > ti.max_tries - (self.retries or 0) + 1
+
+
+class ListBatchesOperator(BaseOperator):
+    """Chooses message batches by age and state, as TeardownBatchesOperator does, and returns their IDs, oldest first.
+
+    For tasks that are mapped over them: Airflow maps over 1,024 at most, so set a `limit`. Each try chooses anew.
+
+    See https://docs.claude.com/en/api/listing-message-batches.
+
+    :param older_than: Batches created longer ago than this, counted from the start of the run: a timedelta, or a text
+        like `7 days` or `P7D` (templated).
+    :param created_before: Batches created before this time, a datetime with a time zone, or a text (templated).
+    :param statuses: Batches in these states: `in_progress`, `canceling`, `ended`. Default: any (templated).
+    :param limit: How many batches at most, the oldest first. Default: all (templated).
+    :param conn_id: The connection (templated). Default `anthropic_default`.
+    """
+
+    template_fields: Sequence[str] = ("older_than", "created_before", "statuses", "limit", "conn_id")
+    operator_extra_links = (BatchesConsoleLink(),)
+    ui_color = "#f3e5dc"
+
+    def __init__(
+        self,
+        *,
+        older_than: timedelta | str | None = None,
+        created_before: datetime | str | None = None,
+        statuses: list[str] | str | None = None,
+        limit: int | str | None = None,
+        conn_id: str = BatchesHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.older_than = older_than
+        self.created_before = created_before
+        self.statuses = statuses
+        self.limit = limit
+        self.conn_id = conn_id
+        self._read_selection(None)
+
+    @cached_property
+    def hook(self) -> BatchesHook:
+        """The hook of the task's connection."""
+        return BatchesHook(conn_id=self.conn_id)
+
+    def execute(self, context: Context) -> list[str]:
+        """List the batches."""
+        with airflow_errors():
+            selection = self._read_selection(run_start(context))
+            chosen = selection.choose(self.hook.list_batches())
+        self.log.info("%d batches are chosen", len(chosen))
+        return [batch.id for batch in chosen]
+
+    def _read_selection(self, started: datetime | None) -> Selection:
+        return read_selection(
+            older_than=self.older_than,
+            created_before=self.created_before,
+            statuses=self.statuses,
+            limit=self.limit,
+            started=started,
+        )

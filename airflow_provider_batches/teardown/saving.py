@@ -1,0 +1,304 @@
+"""Saves the results of a batch to a folder of an object storage, whole or not at all.
+
+`{id}.jsonl` holds the bytes as the API sent them. `{id}.json` is written after it and says what has to be in it: only
+both together are a saved batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, BinaryIO
+from urllib.parse import quote
+from uuid import uuid4
+
+from airflow_provider_batches.api import (
+    APIConnectionError,
+    APIStatusError,
+    BatchesClient,
+    BatchesError,
+    InvalidArgumentError,
+    MessageBatch,
+    ResultsTruncatedError,
+    ResultsUnavailableError,
+)
+from airflow_provider_batches.api.retry import pause
+from airflow_provider_batches.teardown.selection import is_template
+
+log = logging.getLogger(__name__)
+
+#: Bytes that a store holds back until it sends them on; a multipart upload has at most 10,000 of these.
+BLOCK = 8 * 1024 * 1024
+#: How often a stream that is cut short is read, in all.
+READS = 5
+_PIECE = 1024 * 1024
+
+
+class SavedFileError(BatchesError):
+    """A saved file is not what was written; nothing is deleted because of it."""
+
+    transient = True
+
+
+class StoppedError(BatchesError):
+    """The task was told to stop."""
+
+    transient = True
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is known of a batch's saved results.
+
+    :param path: Where the results are. None: there are none, for the reason in `missing`.
+    :param record: What `{id}.json` holds.
+    :param fetched: Whether they were fetched now. False: they were there already, and have been checked.
+    """
+
+    path: str | None
+    record: dict[str, Any]
+    fetched: bool = True
+
+    @property
+    def size(self) -> int:
+        """The bytes of the results."""
+        return int(self.record["size"] or 0)
+
+    @property
+    def missing(self) -> str | None:
+        """Why the batch has no results, None where it has."""
+        missing: str | None = self.record["missing"]
+        return missing
+
+
+class Folder:
+    """A folder in an object storage of Airflow, local or remote.
+
+    :param uri: `file:///...`, `s3://connection@bucket/...` and so on.
+    """
+
+    def __init__(self, uri: object) -> None:
+        from airflow.sdk import ObjectStoragePath
+        from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+
+        self._path = ObjectStoragePath(check_uri("path", uri))
+        self._fs = self._path.fs
+        self._local = isinstance(self._fs, LocalFileSystem)
+
+    def uri(self, name: str) -> str:
+        """Return where a file of this folder is, for people and for ObjectStoragePath."""
+        return str(self._path / name)
+
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file, None where there is none."""
+        path = self._in(name)
+        self._fs.invalidate_cache(path)
+        try:
+            return int(self._fs.info(path)["size"])
+        except FileNotFoundError:
+            return None
+
+    def read(self, name: str) -> bytes | None:
+        """Return what a small file holds, None where there is none."""
+        try:
+            return b"".join(self.pieces(name))
+        except FileNotFoundError:
+            return None
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """Iterate over a file."""
+        with self._fs.open(self._in(name), "rb", block_size=BLOCK) as file:
+            while piece := file.read(_PIECE):
+                yield piece
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """Write a file, which is there under its name once it is whole, and not at all after an error."""
+        folder, slash, last = name.rpartition("/")
+        part = self._in(f"{folder}{slash}.{last}.{uuid4().hex}.part")
+        try:
+            file = self._open(part)
+            try:
+                yield file
+                if self._local:
+                    file.flush()
+                    os.fsync(file.fileno())
+            finally:
+                file.close()
+            self._move(part, self._in(name))
+        except BaseException:
+            with suppress(Exception):
+                self._fs.rm_file(part)
+            raise
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file."""
+        with self.writing(name) as file:
+            file.write(data)
+
+    def _in(self, name: str) -> str:
+        return f"{str(self._path.path).rstrip('/')}/{name}"
+
+    def _open(self, path: str) -> BinaryIO:
+        try:
+            return self._fs.open(path, "wb", block_size=BLOCK)  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            # Asked for only here: in a bucket there are no folders, and one would be made if its name is misspelled.
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            return self._fs.open(path, "wb", block_size=BLOCK)  # type: ignore[no-any-return]
+
+    def _move(self, part: str, path: str) -> None:
+        if not self._local:
+            self._fs.mv(part, path)
+            return
+        os.replace(part, path)
+        # What is deleted at the API for good must not be lost to a power cut here.
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class Saver:
+    """Saves results to one folder.
+
+    :param folder: Where to.
+    :param name: The file's name without its ending. None: the batch's ID.
+    :param stopped: Says that the task has been told to stop.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        name: str | None = None,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.folder = folder
+        self._name = name
+        self._stopped = stopped
+        self._sleep = sleep
+
+    def name(self, batch_id: str) -> str:
+        """Return the name of a batch's files, without their ending."""
+        return self._name or quote(batch_id, safe="")
+
+    def save(self, client: BatchesClient, batch: MessageBatch) -> Saved:
+        """Return the batch's results as they are saved, having fetched them unless they are there and whole.
+
+        :param batch: The batch, ended.
+        :raises ResultsTruncatedError: They were cut short each time they were read.
+        """
+        saved = self.existing(batch.id)
+        if saved:
+            return saved
+        for read in range(1, READS + 1):
+            try:
+                return self._fetch(client, batch)
+            except (ResultsTruncatedError, APIConnectionError) as error:
+                if read == READS:
+                    raise
+                log.warning("%s Reading them again.", error)
+                self._sleep(pause(read, error))
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def existing(self, batch_id: str) -> Saved | None:
+        """Return what an earlier task has saved, None where it is not there, or not whole."""
+        name = self.name(batch_id)
+        try:
+            record = json.loads(self.folder.read(f"{name}.json") or b"null")
+            if not isinstance(record, dict) or record["batch"]["id"] != batch_id:
+                return None
+            saved = self._saved(name, record, fetched=False)
+            self.check(batch_id, saved)
+        except (ValueError, KeyError, TypeError, SavedFileError) as error:
+            log.warning("What is saved of batch %s is not whole (%s); fetching it again", batch_id, error)
+            return None
+        return saved
+
+    def check(self, batch_id: str, saved: Saved) -> None:
+        """Read a saved file back and hold it against what was written.
+
+        :raises SavedFileError: It is not the same.
+        """
+        if saved.missing:
+            return
+        name = f"{self.name(batch_id)}.jsonl"
+        size = self.folder.size(name)
+        if size != saved.size:
+            raise SavedFileError(f"{saved.path} has {size} bytes instead of {saved.size}.")
+        digest = hashlib.sha256()
+        for piece in self.folder.pieces(name):
+            self._go_on()
+            digest.update(piece)
+        if digest.hexdigest() != saved.record["sha256"]:
+            raise SavedFileError(f"{saved.path} has another SHA-256 than the results had when they were read.")
+
+    def _fetch(self, client: BatchesClient, batch: MessageBatch) -> Saved:
+        name = self.name(batch.id)
+        digest, size, lines, request_id = hashlib.sha256(), 0, 0, None
+        missing = None
+        try:
+            with client.open_results(batch.id, batch) as results, self.folder.writing(f"{name}.jsonl") as file:
+                request_id = results.request_id
+                for chunk in results:
+                    self._go_on()
+                    digest.update(chunk)
+                    file.write(chunk)
+                    size += len(chunk)
+                lines = results.lines
+        except ResultsUnavailableError:
+            missing = "archived"
+        except APIStatusError as error:
+            if not has_none(batch, error):
+                raise
+            missing = "none"
+        record = {
+            "batch": batch.snapshot(),
+            "request_counts": batch.request_counts.model_dump(mode="json"),
+            "results": None if missing else f"{name}.jsonl",
+            "missing": missing,
+            "lines": None if missing else lines,
+            "size": None if missing else size,
+            "sha256": None if missing else digest.hexdigest(),
+            "saved_at": datetime.now(timezone.utc).isoformat(),
+            "request_id": request_id,
+        }
+        self.folder.write(f"{name}.json", json.dumps(record, indent=2).encode() + b"\n")
+        return self._saved(name, record)
+
+    def _saved(self, name: str, record: dict[str, Any], fetched: bool = True) -> Saved:
+        return Saved(None if record["missing"] else self.folder.uri(f"{name}.jsonl"), record, fetched)
+
+    def _go_on(self) -> None:
+        if self._stopped():
+            raise StoppedError("The task was told to stop.")
+
+
+def has_none(batch: MessageBatch, error: APIStatusError) -> bool:
+    """Whether a refusal to hand out results is explained by a batch in which nothing was answered."""
+    answered = batch.request_counts.succeeded + batch.request_counts.errored
+    return batch.ended and batch.results_url is None and not answered and 400 <= error.status < 500
+
+
+def check_uri(name: str, uri: object) -> str:
+    """Return a folder's address where it can be one.
+
+    :raises InvalidArgumentError: It is no URI and no absolute path.
+    """
+    text = str(uri).strip()
+    if not is_template(text) and (text in ("", "None") or not ("://" in text or text.startswith("/"))):
+        raise InvalidArgumentError(
+            f"{name}: got {uri!r}; it must be a URI like file:///data/results or s3://conn_id@bucket/results, or an "
+            "absolute path."
+        )
+    return text
