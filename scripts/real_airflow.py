@@ -124,14 +124,14 @@ class RealAirflow:
 
     def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 300) -> str:
         """Return the final state of a run: ``success`` or ``failed``."""
-        state = self._until(
+        state = self.wait_until(
             lambda: self._final_state(dag_id, run_id), timeout, f"run {run_id} of {dag_id} to end", every=0.5
         )
         return str(state)
 
     def wait_for_task(self, dag_id: str, run_id: str, task_id: str, state: str, timeout: float = 120) -> None:
         """Return once a task is in a state, such as ``deferred``."""
-        self._until(
+        self.wait_until(
             lambda: self.task_states(dag_id, run_id).get(task_id) == state, timeout, f"task {task_id} to be {state}"
         )
 
@@ -197,7 +197,7 @@ class RealAirflow:
                 raise RealAirflowError("\n\n".join(f"{e['filename']}:\n{e['stack_trace']}" for e in errors))
             return False
 
-        self._until(known, timeout, f"Airflow to know DAG {dag_id}")
+        self.wait_until(known, timeout, f"Airflow to know DAG {dag_id}")
 
     def wait_until_healthy(self) -> None:
         """Return once scheduler, DAG processor, triggerer and metadata database report to be healthy."""
@@ -207,7 +207,7 @@ class RealAirflow:
             health = self.api("GET", "/monitor/health")
             return all(health[part]["status"] == "healthy" for part in parts)
 
-        self._until(healthy, self._start_timeout, "Airflow's components to be healthy")
+        self.wait_until(healthy, self._start_timeout, "Airflow's components to be healthy")
 
     def check(self) -> None:
         """Raise RealAirflowError if a component has exited."""
@@ -278,14 +278,17 @@ class RealAirflow:
                     return str(answer.json()["access_token"])
             return None
 
-        found = self._until(token, self._start_timeout, "the API server to answer")
+        found = self.wait_until(token, self._start_timeout, "the API server to answer")
         self._client.headers["Authorization"] = f"Bearer {found}"
 
     def _final_state(self, dag_id: str, run_id: str) -> str | None:
         state = self.run(dag_id, run_id)["state"]
         return state if state in _FINAL_STATES else None
 
-    def _until(self, condition: Callable[[], Any], timeout: float, what: str, every: float = 0.25) -> Any:
+    def wait_until(
+        self, condition: Callable[[], Any], timeout: float = 120, what: str = "what was to come", every: float = 0.25
+    ) -> Any:
+        """Return what the condition comes to, once it is true; fails when a component dies."""
         deadline = time.monotonic() + timeout
         while True:
             if result := condition():

@@ -123,7 +123,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
             if not batch_ids:
                 self.log.warning("The list of batches is empty: there is nothing to wait for")
                 return []
-            several = isinstance(self.batch_id, (list, tuple, set)) or [self.batch_id] != batch_ids
+            several = batch_ids != [self.batch_id]
             start, end = self._times(context)
             waits = [
                 Wait(batch_id, poll_interval=self._longest_pause, start_time=start, end_time=end)

@@ -127,6 +127,7 @@ class BatchEndedTrigger(BaseTrigger):
         now = time.time()
         start = now if self.start_time is None else self.start_time
         end = self.end_time if self.end_time is not None else start + (self.timeout or 0.0)
+        batch_ids = check_batch_ids(self.batch_id)
         waits = [
             Wait(
                 batch_id,
@@ -135,7 +136,7 @@ class BatchEndedTrigger(BaseTrigger):
                 end_time=end,
                 first_pause=FIRST_LOOK,
             )
-            for batch_id in check_batch_ids(self.batch_id)
+            for batch_id in batch_ids
         ]
         # No await between finding the poller and joining it, so that it cannot be dropped in between.
         pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
@@ -146,11 +147,9 @@ class BatchEndedTrigger(BaseTrigger):
         finally:
             if not poller.busy and pollers.get(conn_id) is poller:
                 del pollers[conn_id]
-        return (
-            outcomes[0]
-            if isinstance(self.batch_id, str)
-            else combine(self.batch_id, outcomes, ignore_if_missing=self.ignore_if_missing)
-        )
+        if batch_ids == [self.batch_id]:
+            return outcomes[0]
+        return combine(batch_ids, outcomes, ignore_if_missing=self.ignore_if_missing)
 
     def _pointless(self, outcome: Outcome) -> bool:
         return outcome.failure(ignore_if_missing=self.ignore_if_missing) is not None

@@ -17,7 +17,7 @@ from uv import find_uv_bin
 
 from airflow_provider_batches import __version__
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("packaging")]
+pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "airflow_provider_batches"

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from airflow_provider_batches.emulator import Emulator
 from scripts.real_airflow import RealAirflow, RealAirflowError
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("real_airflow"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
-EXAMPLES = Path(__file__).parents[2] / "example_dags"
 CANARY = "sk-ant-canary-4b1d7f0e"
-
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[Emulator]:
-    with Emulator(api_key=CANARY, cancel_seconds=1) as api:
-        yield api
-
-
-@pytest.fixture(scope="module")
-def airflow(api: Emulator) -> Iterator[RealAirflow]:
-    with RealAirflow(
-        dags_folder=EXAMPLES, env={"AIRFLOW_CONN_ANTHROPIC_DEFAULT": api.connection_json}, say=print
-    ) as airflow:
-        yield airflow
 
 
 def test_a_batch_is_torn_down_from_the_form(airflow: RealAirflow, api: Emulator) -> None:
@@ -55,7 +37,7 @@ def test_a_run_that_is_marked_as_failed_half_way_tears_its_batch_down_and_stays_
 ) -> None:
     run_id = airflow.trigger_dag("batch_pipeline")
     airflow.wait_for_task("batch_pipeline", run_id, "wait", "deferred")
-    (batch_id,) = api.ids()
+    batch_id = airflow.xcom("batch_pipeline", run_id, "create")
 
     airflow.set_run_state("batch_pipeline", run_id, "failed")
 
