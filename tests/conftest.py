@@ -44,5 +44,6 @@ def airflow_db() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what takes longest first, so that the other workers of a test run are done with the rest meanwhile."""
-    items.sort(key=lambda item: item.get_closest_marker("system") is None)
+    """Begin with what takes longest, so that no worker is left alone with it in the end."""
+    folders = ("system", "dags", "integration")
+    items.sort(key=lambda item: next((i for i, name in enumerate(folders) if name in item.path.parts), len(folders)))

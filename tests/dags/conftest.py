@@ -56,10 +56,3 @@ class DagTestRun:
         with create_session() as session:
             query = select(XComModel).filter_by(dag_id=self._dag_id, run_id=self._run_id, task_id=task_id, key=key)
             return XComModel.deserialize_value(session.scalars(query).one())
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # In one process: the first run in each takes Airflow many seconds.
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("dags"))
