@@ -96,7 +96,8 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         self.cancel_on_kill = cancel_on_kill
         self.end_from_trigger = end_from_trigger
         self._wants_trigger_start = deferrable and start_from_trigger
-        if self._wants_trigger_start:
+        # A mapped task begins on a worker, which can read XComs.
+        if self._wants_trigger_start and not getattr(self, "_BaseOperator__from_mapped", False):
             _check_start_from_trigger(batch_id=batch_id, conn_id=conn_id)
         self.start_from_trigger = self._wants_trigger_start and STARTS_FROM_TRIGGER
         if self.start_from_trigger:
