@@ -1,0 +1,220 @@
+"""A stand-in for what runs tasks and triggers: Airflow's border, without its database and its processes."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from airflow_provider_batches._compat import (
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+from airflow_provider_batches.emulator import Emulator
+
+try:  # 3.2+
+    from airflow.sdk.exceptions import TaskDeferred
+except ImportError:  # 3.0, 3.1
+    from airflow.exceptions import TaskDeferred
+
+PACKAGE = "airflow_provider_batches"
+#: Seconds after a deferral before the trigger may look; short, so that tests are.
+FIRST_LOOK = 0.02
+
+
+class TaskInstance:
+    """What tasks use of `context["ti"]`."""
+
+    map_index = -1
+    is_mapped = False
+
+    def __init__(self, task_id: str, try_number: int = 1, max_tries: int = 0) -> None:
+        self.task_id = task_id
+        self.try_number = try_number
+        self.max_tries = max_tries
+        self.first_start: datetime | None = None
+        self.xcom: dict[str, Any] = {}
+        #: Return values of other tasks, by task ID.
+        self.upstream: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcom[key] = json.loads(json.dumps(value))
+
+    def xcom_pull(self, task_ids: Any = None, **_: Any) -> Any:
+        return self.upstream[task_ids]
+
+    def get_first_reschedule_date(self, context: Any) -> datetime | None:
+        return self.first_start
+
+
+@dataclass
+class Run:
+    """How a task ended, and what it took."""
+
+    #: `success`, `skipped`, `failed` (for good) or `retry` (failed, and Airflow would try again).
+    state: str
+    value: Any = None
+    error: BaseException | None = None
+    xcom: dict[str, Any] = field(default_factory=dict)
+    reschedules: int = 0
+    #: What was stored of each trigger, and what it was deferred with.
+    deferrals: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    deferral_timeouts: list[float] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
+    #: The task of each process that took part, as it was left.
+    tasks: list[Any] = field(default_factory=list)
+    triggers: list[Any] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return str(self.error)
+
+
+def rebuild(stored: tuple[str, dict[str, Any]]) -> Any:
+    """Make a trigger again from what the database keeps of it."""
+    module, _, name = stored[0].rpartition(".")
+    return getattr(importlib.import_module(module), name)(**json.loads(json.dumps(stored[1])))
+
+
+async def all_events(trigger: Any) -> list[Any]:
+    return [event.payload async for event in trigger.run()]
+
+
+async def _killed_after(trigger: Any, seconds: float) -> None:
+    task = asyncio.ensure_future(all_events(trigger))
+    await asyncio.wait([task], timeout=seconds)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+class Runner:
+    """Runs one task to its end as Airflow would, each process with a task of its own."""
+
+    def __init__(self, restarts: int = 0) -> None:
+        self.restarts = restarts
+
+    def __call__(
+        self,
+        operator: Callable[..., Any],
+        *,
+        ti: TaskInstance | None = None,
+        params: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Run:
+        def process() -> Any:
+            task = operator(task_id="task", **kwargs)
+            run.tasks.append(task)
+            return task
+
+        def context(task: Any) -> dict[str, Any]:
+            made = {"ti": ti, "task_instance": ti, "task": task, "params": params or {}}
+            task.render_template_fields(made)
+            return made
+
+        run = Run("success")
+        ti = ti or TaskInstance("task")
+        run.xcom = ti.xcom
+        ti.first_start = None
+        started = datetime.now(timezone.utc)
+        try:
+            while True:
+                task = process()
+                try:
+                    run.value = task.execute(context(task))
+                    return run
+                except AirflowRescheduleException as later:
+                    run.reschedules += 1
+                    ti.first_start = started
+                    time.sleep(max(0.0, (later.reschedule_date - datetime.now(timezone.utc)).total_seconds()))
+                except TaskDeferred as deferred:
+                    event = self._trigger(run, deferred)
+                    task = process()
+                    run.value = task.resume_execution(
+                        deferred.method_name, {**(deferred.kwargs or {}), "event": event}, context(task)
+                    )
+                    return run
+        except AirflowSkipException as error:
+            run.state, run.error = "skipped", error
+        except (AirflowFailException, AirflowSensorTimeout) as error:
+            run.state, run.error = "failed", error
+        except BaseException as error:  # AirflowTaskTimeout is one
+            run.state, run.error = "retry", error
+        return run
+
+    def _trigger(self, run: Run, deferred: Any) -> Any:
+        stored = deferred.trigger.serialize()
+        run.deferrals.append(stored)
+        run.deferral_timeouts.append(deferred.timeout.total_seconds())
+        for _ in range(self.restarts):
+            asyncio.run(_killed_after(rebuild(stored), 0.03))
+        trigger = rebuild(stored)
+        run.triggers.append(trigger)
+        run.events += asyncio.run(all_events(trigger))
+        assert len(run.events) == 1
+        return json.loads(json.dumps(run.events[0]))
+
+
+def set_everywhere(monkeypatch: pytest.MonkeyPatch, name: str, value: Any, module: str = "") -> None:
+    """Set a constant in each module of the package that has it under this name."""
+    for loaded in list(sys.modules.values()):
+        full_name = getattr(loaded, "__name__", "")
+        if full_name.startswith(f"{PACKAGE}.{module}") and name in vars(loaded):
+            monkeypatch.setattr(loaded, name, value)
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the real pauses out."""
+    importlib.import_module(f"{PACKAGE}.operators.batches")
+    importlib.import_module(f"{PACKAGE}.sensors.batches")
+    set_everywhere(monkeypatch, "MISSING_PAUSES", (0.001, 0.001, 0.001))
+    set_everywhere(monkeypatch, "WORKER_SECONDS", 0.0)
+    set_everywhere(monkeypatch, "FIRST_LOOK", FIRST_LOOK)
+    monkeypatch.setattr(f"{PACKAGE}.api.retry.pause", lambda *_: 0.0)
+    monkeypatch.setattr(f"{PACKAGE}.api.poller.retry_pause", lambda *_: 0.01)
+
+
+@pytest.fixture
+def run() -> Runner:
+    """Run a task to its end."""
+    return Runner()
+
+
+@pytest.fixture
+def runner() -> type[Runner]:
+    return Runner
+
+
+@pytest.fixture
+def task_instance() -> type[TaskInstance]:
+    return TaskInstance
+
+
+@pytest.fixture
+def api(batches_emulator: Emulator) -> Emulator:
+    """The API, with the connection `anthropic_default` leading to it."""
+    return batches_emulator
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Define a connection and return its ID."""
+
+    def make(conn_id: str = "anthropic_default", *, extra: Any = None, **fields: Any) -> str:
+        values = {"conn_type": "anthropic_batches", "password": "sk-ant-emulator", **fields}
+        if extra is not None:
+            values["extra"] = extra if isinstance(extra, str) else json.dumps(extra)
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(values))
+        return conn_id
+
+    return make

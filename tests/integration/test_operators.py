@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_batches._compat import AirflowException, AirflowFailException
+from airflow_provider_batches.emulator import Behavior, Emulator, Fault
+from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator
+
+DAY = 24 * 60 * 60
+SOON = 0.1
+POLL = 0.03
+every_behavior = pytest.mark.parametrize("behavior", list(Behavior.variants()), ids=str)
+#: Those that concern a batch that is not there.
+behaviors_of_absence = pytest.mark.parametrize(
+    "behavior",
+    [Behavior(), Behavior(other_workspace=403), Behavior(delete_again=200), Behavior(delete_again=204)],
+    ids=str,
+)
+
+
+@pytest.fixture
+def api_that(batches_emulator: Emulator) -> Callable[[Behavior], Emulator]:
+    def behave(behavior: Behavior) -> Emulator:
+        batches_emulator.behavior = behavior
+        return batches_emulator
+
+    return behave
+
+
+@every_behavior
+@pytest.mark.parametrize("status", ["in_progress", "canceling", "ended"])
+def test_cancel_succeeds_however_the_api_words_it(
+    status: str, behavior: Behavior, api_that: Callable[[Behavior], Emulator], run: Any
+) -> None:
+    api = api_that(behavior)
+    batch_id = api.add_batch(10, status=status)
+
+    for _ in range(2):
+        done = run(CancelBatchOperator, batch_id=batch_id)
+        assert (done.state, done.value) == ("success", batch_id), done.error
+        assert done.xcom["batch"]["id"] == batch_id
+        assert done.xcom["batch"]["processing_status"] in ("canceling", "ended")
+
+
+@every_behavior
+def test_delete_of_an_ended_batch_leaves_nothing(
+    behavior: Behavior, api_that: Callable[[Behavior], Emulator], run: Any
+) -> None:
+    api = api_that(behavior)
+    batch_id = api.add_batch(10, status="ended")
+
+    done = run(DeleteBatchOperator, batch_id=batch_id)
+
+    assert (done.state, done.value) == ("success", batch_id), done.error
+    assert done.xcom["batch"]["processing_status"] == "ended"
+    assert set(done.xcom["deletion"]) == {"batch_id", "deleted_at", "request_id"}
+    assert done.xcom["deletion"]["batch_id"] == batch_id
+    assert datetime.fromisoformat(done.xcom["deletion"]["deleted_at"]).tzinfo
+    assert bool(done.xcom["deletion"]["request_id"]) == behavior.request_id
+    assert api.batch(batch_id) is None
+
+
+@every_behavior
+@pytest.mark.parametrize("status", ["in_progress", "canceling"])
+def test_delete_of_a_batch_that_runs_says_so_and_leaves_it(
+    status: str, behavior: Behavior, api_that: Callable[[Behavior], Emulator], run: Any
+) -> None:
+    api = api_that(behavior)
+    batch_id = api.add_batch(10, status=status)
+
+    done = run(DeleteBatchOperator, batch_id=batch_id)
+
+    assert done.state == "retry"
+    assert type(done.error) is AirflowException
+    assert f"Batch {batch_id} is {status}" in done.text
+    assert "cancel it" in done.text
+    assert done.xcom["batch"]["processing_status"] == status
+    assert "deletion" not in done.xcom
+    assert api.batch(batch_id)
+
+
+@behaviors_of_absence
+@pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
+@pytest.mark.parametrize("foreign", [True, False], ids=["foreign", "deleted"])
+def test_a_batch_that_is_not_there_fails_for_good(
+    foreign: bool, operator: Any, behavior: Behavior, api_that: Callable[[Behavior], Emulator], run: Any
+) -> None:
+    api = api_that(behavior)
+    batch_id = api.add_batch(10, status="ended", foreign=foreign)
+    if not foreign:
+        assert run(DeleteBatchOperator, batch_id=batch_id).state == "success"
+
+    done = run(operator, batch_id=batch_id)
+
+    assert (done.state, type(done.error), done.value) == ("failed", AirflowFailException, None)
+    assert batch_id in done.text
+    if behavior.other_workspace != 403 or not foreign:
+        assert "workspace" in done.text
+        ignored = run(operator, batch_id=batch_id, ignore_if_missing=True)
+        assert (ignored.state, ignored.value) == ("success", batch_id)
+        assert "deletion" not in ignored.xcom
+
+
+@pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
+@pytest.mark.parametrize("batch_id", ["", " ", "None", "../x", "a?b", "a#b", "a%2fb", "a\nb"])
+def test_no_id_sends_nothing(operator: Any, batch_id: str, api: Emulator, run: Any) -> None:
+    done = run(operator, batch_id="{{ params.id }}", params={"id": batch_id})
+    assert (done.state, api.count()) == ("failed", 0)
+    assert "batch_id" in done.text
+
+
+@pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
+@pytest.mark.parametrize(
+    ("fault", "state", "says"),
+    [
+        (Fault(status=401, times=None), "failed", "API key"),
+        (Fault(status=403, times=None), "failed", "403"),
+        (Fault(status=402, times=None), "failed", "limit"),
+        (Fault(status=429, error_code="enforced_spend_limit_reached", times=None), "failed", "limit"),
+        (Fault(status=500, times=None), "retry", "500"),
+        (Fault(status=500, headers={"x-should-retry": "false"}, times=None), "failed", "500"),
+        (Fault(status=429, times=None), "retry", "requests a minute"),
+        (Fault(html=True, times=None), "retry", "502"),
+        (Fault(drop=True, times=None), "retry", "no answer"),
+        (Fault(body="{", times=None), "retry", "unreadable body"),
+    ],
+    ids=["401", "403", "402", "spend", "500", "500 final", "429", "html", "drop", "broken"],
+)
+def test_an_error_is_tried_again_only_where_that_may_help(
+    operator: Any, fault: Fault, state: str, says: str, api: Emulator, run: Any
+) -> None:
+    batch_id = api.add_batch(status="ended")
+    api.fault(fault)
+    done = run(operator, batch_id=batch_id)
+    assert done.state == state, done.error
+    assert says in done.text
+
+
+@pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
+def test_passing_trouble_is_not_noticed(operator: Any, api: Emulator, run: Any) -> None:
+    batch_id = api.add_batch(status="ended")
+    for fault in (Fault(status=529), Fault(drop=True), Fault(html=True), Fault(status=404), Fault(body="")):
+        api.fault(fault)
+    assert run(operator, batch_id=batch_id).state == "success"
+
+
+def test_an_error_quotes_the_api_s_request_id(api: Emulator, run: Any) -> None:
+    api.fault(Fault(status=500, times=None))
+    done = run(CancelBatchOperator, batch_id=api.add_batch())
+    assert f"request-id {api.requests[-1].request_id}" in done.text
+
+
+@pytest.mark.parametrize(
+    ("operator", "says"), [(CancelBatchOperator, "had ended already"), (DeleteBatchOperator, "Deleted batch")]
+)
+def test_a_destructive_call_is_logged_with_its_request_id(
+    operator: Any, says: str, api: Emulator, task_instance: Any, mocker: Any
+) -> None:
+    task = operator(task_id="task", batch_id=api.add_batch(status="ended"))
+    log = mocker.patch.object(operator, "log", new_callable=mocker.PropertyMock).return_value
+    task.execute({"ti": task_instance("task")})
+    lines = [call.args[0] % call.args[1:] for call in log.info.call_args_list]
+    assert [line for line in lines if says in line and api.requests[-1].request_id in line]
+
+
+class Crash(BaseException):
+    """The end of a process."""
+
+
+@pytest.mark.parametrize("key", ["batch", "deletion"])
+def test_a_delete_that_crashes_is_finished_by_the_next_try(
+    key: str, api: Emulator, run: Any, task_instance: Any, mocker: Any
+) -> None:
+    batch_id = api.add_batch(status="ended")
+    first = task_instance("task", try_number=1, max_tries=2)
+    push = first.xcom_push
+
+    def push_or_crash(**xcom: Any) -> None:
+        if xcom["key"] == key:
+            raise Crash
+        push(**xcom)
+
+    first.xcom_push = push_or_crash
+    assert isinstance(run(DeleteBatchOperator, batch_id=batch_id, retries=2, ti=first).error, Crash)
+    assert (api.batch(batch_id) is None) == (key == "deletion")
+
+    second = task_instance("task", try_number=2, max_tries=2)
+    done = run(DeleteBatchOperator, batch_id=batch_id, retries=2, ti=second)
+
+    assert (done.state, done.value) == ("success", batch_id)
+    assert api.batch(batch_id) is None
+
+
+@pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
+@pytest.mark.parametrize("endpoint", ["retrieve", "cancel", "delete"])
+@pytest.mark.parametrize("applied", [True, False], ids=["done", "not done"])
+def test_a_try_whose_every_answer_is_lost_is_finished_by_the_next(
+    operator: Any, endpoint: str, applied: bool, api: Emulator, run: Any, task_instance: Any
+) -> None:
+    batch_id = api.add_batch(status="in_progress" if operator is CancelBatchOperator else "ended")
+    armed = api.fault(Fault(endpoint, drop=True, applied=applied, times=None))
+    first = run(operator, batch_id=batch_id, retries=2, ti=task_instance("task", 1, 2))
+    assert first.state == ("retry" if armed.hits else "success"), first.error
+    api.clear_faults()
+
+    done = run(operator, batch_id=batch_id, retries=2, ti=task_instance("task", 2, 2))
+
+    assert (done.state, done.value) == ("success", batch_id), done.error
+    if operator is DeleteBatchOperator:
+        assert api.batch(batch_id) is None
+
+
+def test_a_delete_whose_answer_is_lost_once_is_done(api: Emulator, run: Any) -> None:
+    batch_id = api.add_batch(status="ended")
+    api.fault(Fault("delete", drop=True, applied=True))
+    done = run(DeleteBatchOperator, batch_id=batch_id)
+    assert (done.state, done.xcom["deletion"]["batch_id"]) == ("success", batch_id)
+
+
+@pytest.mark.parametrize(
+    ("try_number", "max_tries", "state"),
+    [
+        (1, 2, "failed"),
+        (2, 2, "success"),
+        (3, 2, "success"),
+        # Cleared after its third try: Airflow sets max_tries to 3 + 2.
+        (4, 5, "failed"),
+        (5, 5, "success"),
+    ],
+)
+def test_only_a_retry_takes_a_missing_batch_for_its_own_work(
+    try_number: int, max_tries: int, state: str, api: Emulator, run: Any, task_instance: Any
+) -> None:
+    ti = task_instance("task", try_number, max_tries)
+    assert run(DeleteBatchOperator, batch_id="msgbatch_1", retries=2, ti=ti).state == state
+
+
+WAYS: dict[str, dict[str, Any]] = {"worker": {"deferrable": False}, "triggerer": {"deferrable": True}}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("batch", "fault", "options", "state", "says"),
+    [
+        ({"cancel_seconds": SOON}, None, {}, "success", ""),
+        ({"status": "ended"}, None, {}, "success", ""),
+        ({"cancel_seconds": SOON}, {"status": 529, "times": 3}, {}, "success", ""),
+        ({"cancel_seconds": DAY}, None, {"timeout": SOON}, "retry", "had not ended"),
+        ({"cancel_seconds": DAY}, None, {"timeout": timedelta(seconds=SOON)}, "retry", "had not ended"),
+        ({"cancel_seconds": DAY}, None, {"execution_timeout": timedelta(seconds=SOON)}, "retry", "had not ended"),
+        ({"cancel_seconds": DAY}, {"status": 401, "times": None, "after": 1}, {}, "failed", "API key"),
+        (
+            {"cancel_seconds": SOON},
+            {"status": 503, "times": 3, "headers": {"x-should-retry": "false"}},
+            {},
+            "success",
+            "",
+        ),
+        ({"cancel_seconds": DAY}, {"status": 404, "times": None, "after": 1}, {}, "failed", "deleted the batch"),
+        (
+            {"cancel_seconds": DAY},
+            {"status": 404, "times": None, "after": 1},
+            {"ignore_if_missing": True},
+            "success",
+            "",
+        ),
+    ],
+    ids=["ends", "ended", "outage", "timeout", "timedelta", "execution_timeout", "401", "503", "gone", "gone ignored"],
+)
+def test_a_wait_behind_a_cancel_ends_the_same_way_everywhere(
+    way: str,
+    batch: dict[str, Any],
+    fault: dict[str, Any] | None,
+    options: dict[str, Any],
+    state: str,
+    says: str,
+    api: Emulator,
+    run: Any,
+) -> None:
+    batch_id = api.add_batch(10, **{"status": "in_progress", **batch})
+    if fault:
+        api.fault(Fault("retrieve", **fault))
+
+    done = run(
+        CancelBatchOperator, batch_id=batch_id, wait_for_completion=True, poll_interval=POLL, **WAYS[way], **options
+    )
+
+    assert done.state == state, done.error
+    assert says in done.text
+    assert done.value == (batch_id if state == "success" else None)
+    assert done.xcom["batch"]["id"] == batch_id
+    if state == "success" and not options:
+        assert done.xcom["batch"]["processing_status"] == "ended"
+    # The cancel itself is not made again by the process that goes on.
+    assert api.count("cancel") == 1
+
+
+def test_without_wait_for_completion_deferrable_means_nothing(api: Emulator, run: Any) -> None:
+    done = run(CancelBatchOperator, batch_id=api.add_batch(cancel_seconds=DAY), deferrable=True)
+    assert (done.state, done.deferrals) == ("success", [])
+    assert done.xcom["batch"]["processing_status"] == "canceling"
+
+
+@pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
+def test_connection_and_batch_are_templates(
+    operator: Any, api: Emulator, run: Any, connect: Callable[..., str]
+) -> None:
+    connect("other", host=api.url)
+    batch_id = api.add_batch(status="ended")
+    params = {"id": batch_id, "conn": "other"}
+    done = run(operator, batch_id="{{ params.id }}", conn_id="{{ params.conn }}", params=params)
+    assert (done.state, done.value) == ("success", batch_id)
+
+
+CHAIN = """
+from airflow.sdk import DAG
+
+from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator
+from airflow_provider_batches.sensors.batches import BatchEndedSensor
+
+with DAG("{dag_id}", schedule=None) as dag:
+    {tasks}
+"""
+ONE = """
+cancel = CancelBatchOperator(task_id="cancel", batch_id={ids}[0])
+DeleteBatchOperator(
+    task_id="delete",
+    batch_id=BatchEndedSensor(task_id="wait", batch_id=cancel.output, deferrable=True, poke_interval=0.05).output,
+)
+"""
+MAPPED = """
+cancel = CancelBatchOperator.partial(task_id="cancel").expand(batch_id={ids})
+wait = BatchEndedSensor.partial(task_id="wait", poke_interval=0.05).expand(batch_id=cancel.output)
+DeleteBatchOperator.partial(task_id="delete").expand(batch_id=wait.output)
+"""
+
+
+@pytest.mark.usefixtures("airflow_db")
+@pytest.mark.parametrize(("dag_id", "tasks", "runs"), [("chain", ONE, 1), ("mapped_chain", MAPPED, 3)])
+def test_the_three_chain_by_their_output(
+    dag_id: str, tasks: str, runs: int, api: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # before 3.2
+        from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
+    ids = [api.add_batch(10, status="in_progress", cancel_seconds=SOON) for _ in range(runs)]
+    source = CHAIN.format(dag_id=dag_id, tasks=textwrap.indent(tasks.format(ids=ids), "    ").strip())
+    (tmp_path / "chain.py").write_text(source)
+    # The folder that `dag.test()` loads the DAG from once more.
+    monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path))
+    bag = DagBag(str(tmp_path))
+    assert not bag.import_errors
+
+    run = bag.dags[dag_id].test()
+
+    states = {(ti.task_id, ti.map_index): str(ti.state) for ti in run.get_task_instances()}
+    assert set(states.values()) == {"success"}, states
+    assert len(states) == 3 * runs
+    assert [api.batch(batch_id) for batch_id in ids] == [None] * runs

@@ -1,0 +1,561 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from airflow_provider_batches._compat import (
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    TaskDeferralError,
+)
+from airflow_provider_batches.emulator import Emulator, Fault
+from airflow_provider_batches.hooks.batches import look_until
+from airflow_provider_batches.sensors.batches import BatchEndedSensor
+
+try:  # 3.2+
+    from airflow.sdk.exceptions import TaskDeferred
+except ImportError:  # 3.0, 3.1
+    from airflow.exceptions import TaskDeferred
+
+DAY = 24 * 60 * 60
+#: Seconds between a batch's first look and its end, and between looks: real ones, so as short as they can be.
+SOON = 0.1
+POLL = 0.03
+
+MODES: dict[str, tuple[dict[str, Any], int]] = {
+    "poke": ({"mode": "poke"}, 0),
+    "reschedule": ({"mode": "reschedule"}, 0),
+    "deferrable": ({"deferrable": True}, 0),
+    "deferrable-restarted": ({"deferrable": True}, 1),
+}
+
+
+def _runs_on(api: Emulator) -> str:
+    return api.add_batch(10)
+
+
+def _ended(api: Emulator) -> str:
+    return api.add_batch(10, status="ended")
+
+
+def _ends(outcomes: dict[str, int] | None = None) -> Callable[[Emulator], str]:
+    return lambda api: api.add_batch(10, status="in_progress", batch_seconds=SOON, outcomes=outcomes)
+
+
+def _canceled(api: Emulator) -> str:
+    return api.add_batch(10, status="canceling", cancel_seconds=SOON, outcomes={"canceled": 10})
+
+
+def _expires(api: Emulator) -> str:
+    return api.add_batch(10, age_seconds=DAY - SOON, batch_seconds=2 * DAY, outcomes={"expired": 10})
+
+
+def _faulty(batch: Callable[[Emulator], str], **fault: Any) -> Callable[[Emulator], str]:
+    def prepare(api: Emulator) -> str:
+        api.fault(Fault("retrieve", **fault))
+        return batch(api)
+
+    return prepare
+
+
+def _unknown(api: Emulator) -> str:
+    return "msgbatch_01Unknown"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way in which a wait can end."""
+
+    name: str
+    prepare: Callable[[Emulator], str]
+    state: str
+    error: type[BaseException] | None = None
+    says: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    #: `request_counts` of the XCom `batch`; None where there is no such XCom.
+    counts: dict[str, int] | None = None
+
+
+FAIL, SKIP = AirflowFailException, AirflowSkipException
+PARTLY = {"succeeded": 7, "errored": 3}
+FOREVER: dict[str, Any] = {"times": None}
+LATER: dict[str, Any] = {"times": None, "after": 1}
+TIMEOUT = {"timeout": SOON}
+NEVER_ENDS = ("had not ended", "in_progress", "10 requests", "wait longer (timeout), or cancel it")
+RUNNING = {"processing": 10}
+
+CASES = [
+    Case("has ended", _ended, "success", counts={"succeeded": 10}),
+    Case("ends", _ends(), "success", counts={"succeeded": 10}),
+    Case("partly errored", _ends(PARTLY), "success", counts=PARTLY),
+    Case(
+        "partly errored, asked to fail",
+        _ends(PARTLY),
+        "failed",
+        FAIL,
+        ("7 succeeded, 3 errored of 10 requests", "3 requests did not succeed", "fail_on_partial_error"),
+        {"fail_on_partial_error": True},
+        PARTLY,
+    ),
+    Case(
+        "partly errored, asked to fail, soft",
+        _ends(PARTLY),
+        "skipped",
+        SKIP,
+        ("soft_fail is set", "3 requests did not succeed"),
+        {"fail_on_partial_error": True, "soft_fail": True},
+        PARTLY,
+    ),
+    Case("wholly canceled", _canceled, "success", counts={"canceled": 10}),
+    Case(
+        "wholly canceled, asked to fail on errors",
+        _canceled,
+        "success",
+        options={"fail_on_partial_error": True},
+        counts={"canceled": 10},
+    ),
+    Case("expired", _expires, "success", counts={"expired": 10}),
+    Case(
+        "expired, asked to fail",
+        _expires,
+        "failed",
+        FAIL,
+        ("10 expired", "fail_on_partial_error"),
+        {"fail_on_partial_error": True},
+        {"expired": 10},
+    ),
+    Case("missing", _unknown, "failed", FAIL, ("does not know batch", "workspace", "deleted the batch", "ID")),
+    Case("missing, ignored", _unknown, "success", options={"ignore_if_missing": True}),
+    Case("missing, soft", _unknown, "skipped", SKIP, ("soft_fail", "does not know"), {"soft_fail": True}),
+    Case("missing, never fail", _unknown, "skipped", SKIP, ("never_fail", "does not know"), {"never_fail": True}),
+    Case(
+        "deleted during the wait",
+        _faulty(_runs_on, status=404, **LATER),
+        "failed",
+        FAIL,
+        ("does not know batch", "deleted the batch"),
+        counts=RUNNING,
+    ),
+    Case("one 404 during the wait", _faulty(_ends(), status=404, after=1), "success", counts={"succeeded": 10}),
+    Case("three 404 at first", _faulty(_ends(), status=404, times=3), "success", counts={"succeeded": 10}),
+    Case("timeout", _runs_on, "failed", AirflowSensorTimeout, NEVER_ENDS, TIMEOUT, RUNNING),
+    Case(
+        "timeout, soft", _runs_on, "skipped", SKIP, ("soft_fail", *NEVER_ENDS), {**TIMEOUT, "soft_fail": True}, RUNNING
+    ),
+    Case(
+        "timeout, never fail",
+        _runs_on,
+        "skipped",
+        SKIP,
+        ("never_fail", *NEVER_ENDS),
+        {**TIMEOUT, "never_fail": True},
+        RUNNING,
+    ),
+    Case(
+        "execution_timeout",
+        _runs_on,
+        "retry",
+        AirflowTaskTimeout,
+        NEVER_ENDS,
+        {"execution_timeout": timedelta(seconds=SOON)},
+        RUNNING,
+    ),
+    Case(
+        "execution_timeout, soft",
+        _runs_on,
+        "skipped",
+        SKIP,
+        NEVER_ENDS,
+        {"execution_timeout": timedelta(seconds=SOON), "soft_fail": True},
+        RUNNING,
+    ),
+    Case(
+        "execution_timeout behind timeout",
+        _runs_on,
+        "failed",
+        AirflowSensorTimeout,
+        NEVER_ENDS,
+        {**TIMEOUT, "execution_timeout": timedelta(hours=1)},
+        RUNNING,
+    ),
+    Case(
+        "401 at once", _faulty(_runs_on, status=401, **FOREVER), "failed", FAIL, ("401", "API key", "request-id req_")
+    ),
+    Case(
+        "401 during the wait",
+        _faulty(_runs_on, status=401, **LATER),
+        "failed",
+        FAIL,
+        ("401", "API key", "request-id req_"),
+        counts=RUNNING,
+    ),
+    Case("403 during the wait", _faulty(_runs_on, status=403, **LATER), "failed", FAIL, ("403",), counts=RUNNING),
+    Case(
+        "403 during the wait, soft",
+        _faulty(_runs_on, status=403, **LATER),
+        "skipped",
+        SKIP,
+        ("403",),
+        {"soft_fail": True},
+        RUNNING,
+    ),
+    Case("402 during the wait", _faulty(_runs_on, status=402, **LATER), "failed", FAIL, ("402",), counts=RUNNING),
+    Case("400 during the wait", _faulty(_runs_on, status=400, **LATER), "failed", FAIL, ("400",), counts=RUNNING),
+    Case(
+        "an outage that says not to try again",
+        _faulty(_ends(), status=503, headers={"x-should-retry": "false"}, times=3),
+        "success",
+        counts={"succeeded": 10},
+    ),
+    Case(
+        "a wrong key that says to try again",
+        _faulty(_runs_on, status=401, headers={"x-should-retry": "true"}, **FOREVER),
+        "skipped",
+        SKIP,
+        ("401",),
+        {"soft_fail": True},
+    ),
+    Case(
+        "a spend limit",
+        _faulty(_runs_on, status=429, error_code="enforced_spend_limit_reached", **FOREVER),
+        "failed",
+        FAIL,
+        ("429", "limit"),
+    ),
+    Case("an outage from the start", _faulty(_ends(), status=529, times=4), "success", counts={"succeeded": 10}),
+    Case("a proxy's page", _faulty(_ends(), html=True, times=3), "success", counts={"succeeded": 10}),
+    Case("broken bodies", _faulty(_ends(), body='{"id":', times=3), "success", counts={"succeeded": 10}),
+    Case("dropped connections", _faulty(_ends(), drop=True, times=3), "success", counts={"succeeded": 10}),
+    Case("a rate limit", _faulty(_ends(), status=429, times=3), "success", counts={"succeeded": 10}),
+    Case(
+        "an outage without an end",
+        _faulty(_runs_on, status=500, **FOREVER),
+        "failed",
+        AirflowSensorTimeout,
+        ("had not ended", "no look at it succeeded", "500", "request-id req_"),
+        TIMEOUT,
+    ),
+    Case(
+        "not an ID",
+        lambda _: "msgbatch_1/../2",
+        "failed",
+        FAIL,
+        ("batch_id", "'/'"),
+    ),
+]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
+def test_every_mode_ends_the_same_way(case: Case, mode: str, api: Emulator, runner: Any) -> None:
+    options, restarts = MODES[mode]
+    batch_id = case.prepare(api)
+
+    run = runner(restarts)(BatchEndedSensor, batch_id=batch_id, poke_interval=POLL, **options, **case.options)
+
+    assert (run.state, type(run.error) if run.error else None) == (case.state, case.error), run.error
+    assert all(text in run.text for text in case.says), run.text
+    assert case.error is None or batch_id in run.text
+    assert run.value == (batch_id if case.state == "success" else None)
+    # The process that a refusal ends has no snapshot where it was an earlier one that saw the batch.
+    blind = mode != "poke" and case.error and "during" in case.name and not run.xcom
+    if case.counts is None or blind:
+        assert run.xcom == {}
+    else:
+        counts = {name: count for name, count in run.xcom["batch"]["request_counts"].items() if count}
+        assert (run.xcom["batch"]["id"], counts) == (batch_id, case.counts)
+
+
+class Clock:
+    """Time that passes when somebody looks at it or sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = time.time()
+        self.slept: list[float] = []
+        monkeypatch.setitem(look_until.__kwdefaults__, "clock", self)
+        monkeypatch.setitem(look_until.__kwdefaults__, "sleep", self.sleep)
+        monkeypatch.setattr(time, "time", self)
+
+    def __call__(self) -> float:
+        self.now += 0.0001
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def real_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("_task", "sensors.batches", "triggers.batches"):
+        monkeypatch.setattr(f"airflow_provider_batches.{module}.FIRST_LOOK", 5.0)
+    monkeypatch.setattr("airflow_provider_batches._task.WORKER_SECONDS", 4.0)
+
+
+def _context(ti: Any) -> Any:
+    return {"ti": ti}
+
+
+def _sensor(batch_id: Any, **options: Any) -> BatchEndedSensor:
+    return BatchEndedSensor(task_id="wait", batch_id=batch_id, **options)
+
+
+def test_a_batch_that_has_ended_is_not_deferred(api: Emulator, run: Any) -> None:
+    done = run(BatchEndedSensor, batch_id=api.add_batch(status="ended"), deferrable=True)
+    assert (done.state, done.deferrals, api.count()) == ("success", [], 1)
+
+
+@pytest.mark.usefixtures("real_pauses")
+def test_the_worker_looks_twice_before_it_defers(
+    api: Emulator, task_instance: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    batch_id = api.add_batch()
+    with pytest.raises(TaskDeferred) as deferred:
+        _sensor(batch_id, deferrable=True).execute(_context(task_instance("wait")))
+    assert [round(pause, 2) for pause in clock.slept] == [2.0]
+    assert api.count("retrieve") == 2
+
+    kwargs = deferred.value.trigger.serialize()[1]
+    assert kwargs["start_time"] == pytest.approx(clock.now, abs=1)
+    assert kwargs["end_time"] == pytest.approx(clock.now - 2 + 25 * 3600, abs=1)
+    left = kwargs["end_time"] - clock.now
+    assert deferred.value.timeout.total_seconds() == pytest.approx(left + 300, abs=1)
+
+
+@pytest.mark.usefixtures("real_pauses")
+def test_a_batch_that_ends_in_the_first_seconds_is_not_deferred(
+    api: Emulator, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)
+    batch_id = api.add_batch(status="in_progress", batch_seconds=1)
+    done = run(BatchEndedSensor, batch_id=batch_id, deferrable=True)
+    assert (done.state, done.deferrals, api.count()) == ("success", [], 2)
+
+
+@pytest.mark.usefixtures("real_pauses")
+def test_what_is_over_before_the_triggerer_could_look_stays_on_the_worker(
+    api: Emulator, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    done = run(BatchEndedSensor, batch_id=api.add_batch(), deferrable=True, timeout=8)
+    assert (done.state, done.deferrals) == ("failed", [])
+    assert sum(clock.slept) == pytest.approx(8, abs=0.1)
+
+
+@pytest.mark.usefixtures("real_pauses")
+def test_pauses_double_up_to_poke_interval(api: Emulator, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    done = run(BatchEndedSensor, batch_id=api.add_batch(batch_seconds=600))
+    assert done.state == "success"
+    assert [round(pause) for pause in clock.slept[:6]] == [2, 2, 4, 8, 16, 32]
+    assert {round(pause) for pause in clock.slept[6:]} == {60}
+
+
+@pytest.mark.usefixtures("real_pauses")
+@pytest.mark.parametrize(
+    ("options", "longest"),
+    [({"exponential_backoff": True}, 4096), ({"exponential_backoff": True, "max_wait": timedelta(minutes=5)}, 300)],
+)
+def test_with_exponential_backoff_they_go_on(
+    options: dict[str, Any], longest: float, api: Emulator, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    assert run(BatchEndedSensor, batch_id=api.add_batch(batch_seconds=8000), **options).state == "success"
+    assert round(max(clock.slept)) == pytest.approx(longest, rel=0.01)
+
+
+@pytest.mark.usefixtures("real_pauses")
+@pytest.mark.parametrize("fault", [None, Fault(status=500, times=None)], ids=["runs on", "outage"])
+def test_a_rescheduled_wait_settles_at_poke_interval(
+    fault: Fault | None, api: Emulator, task_instance: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    if fault:
+        api.fault(fault)
+    ti = task_instance("wait")
+    pauses = []
+    for waited in (0, 20, 3600):
+        ti.first_start = datetime.fromtimestamp(clock.now - waited, timezone.utc) if waited else None
+        with pytest.raises(AirflowRescheduleException) as later:
+            _sensor(api.add_batch(), mode="reschedule").execute(_context(ti))
+        pauses.append((later.value.reschedule_date - datetime.now(timezone.utc)).total_seconds())
+        clock.now = datetime.now(timezone.utc).timestamp()
+    assert pauses[0] == pytest.approx(5, abs=3)
+    assert pauses[1] == pytest.approx(22, abs=6)
+    assert pauses[2] == pytest.approx(60, abs=6)
+
+
+@pytest.mark.usefixtures("real_pauses")
+def test_an_outage_of_501_answers_does_not_fail_a_wait(
+    api: Emulator, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    armed = api.fault(Fault(status=529, times=501))
+    done = run(BatchEndedSensor, batch_id=api.add_batch(status="ended"))
+    assert (done.state, armed.hits) == ("success", 501)
+    assert sum(clock.slept) > 8 * 60 * 60
+
+
+def test_a_short_execution_timeout_bounds_the_deferral(api: Emulator, run: Any) -> None:
+    options: dict[str, Any] = {"execution_timeout": timedelta(seconds=SOON), "poke_interval": POLL}
+    done = run(BatchEndedSensor, batch_id=api.add_batch(), deferrable=True, **options)
+    ((_, kwargs),) = done.deferrals
+    assert kwargs["end_time"] - kwargs["start_time"] == pytest.approx(SOON, abs=0.09)
+    assert done.deferral_timeouts[0] == pytest.approx(300 + SOON, abs=0.5)
+
+
+BACKSTOPS: list[tuple[dict[str, Any], type[BaseException]]] = [
+    ({}, AirflowSensorTimeout),
+    ({"soft_fail": True}, AirflowSkipException),
+    ({"never_fail": True}, AirflowSkipException),
+]
+
+
+@pytest.mark.parametrize(("options", "error"), BACKSTOPS)
+def test_a_deferral_that_airflow_itself_ends_is_a_timeout(
+    options: dict[str, Any], error: type[BaseException], task_instance: Any
+) -> None:
+    sensor = _sensor("msgbatch_1", deferrable=True, **options)
+    with pytest.raises(error):
+        sensor.resume_execution("__fail__", {"error": "Trigger timeout"}, _context(task_instance("wait")))
+
+
+@pytest.mark.parametrize("options", [{"soft_fail": True}, {"never_fail": True}])
+def test_a_trigger_that_breaks_is_skipped_where_failures_are(options: dict[str, Any], task_instance: Any) -> None:
+    sensor = _sensor("msgbatch_1", deferrable=True, **options)
+    with pytest.raises(AirflowSkipException, match="is set"):
+        sensor.resume_execution("__fail__", {"error": "Trigger failure"}, _context(task_instance("wait")))
+
+
+def test_a_trigger_that_breaks_fails_the_try(task_instance: Any) -> None:
+    with pytest.raises(TaskDeferralError):
+        _sensor("msgbatch_1").resume_execution("__fail__", {"error": "x"}, _context(task_instance("wait")))
+
+
+def test_templates_are_rendered(api: Emulator, run: Any, connect: Callable[..., str]) -> None:
+    connect("other", host=api.url)
+    batch_id = api.add_batch(status="ended")
+    done = run(
+        BatchEndedSensor,
+        batch_id="{{ params.id }}",
+        conn_id="{{ params.conn }}",
+        params={"id": batch_id, "conn": "other"},
+    )
+    assert (done.state, done.value) == ("success", batch_id)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "level"), [({"succeeded": 2}, "info"), ({"errored": 1, "succeeded": 1}, "warning")]
+)
+def test_errored_requests_are_a_warning_in_the_log(
+    outcomes: dict[str, int], level: str, api: Emulator, task_instance: Any, mocker: Any
+) -> None:
+    sensor = _sensor(api.add_batch(2, status="ended", outcomes=outcomes))
+    log = mocker.patch.object(type(sensor), "log", new_callable=mocker.PropertyMock).return_value
+    sensor.execute(_context(task_instance("wait")))
+    said = {
+        name: " ".join(str(call.args) for call in getattr(log, name).call_args_list) for name in ("info", "warning")
+    }
+    assert "has ended" in said[level]
+
+
+def test_poke_tells_the_moment(api: Emulator, task_instance: Any) -> None:
+    context = _context(task_instance("wait"))
+    assert _sensor(api.add_batch(status="ended")).poke(context) is True
+    assert _sensor(api.add_batch()).poke(context) is False
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_end_of_a_running_task_cancels_the_batch_only_if_asked(asked: bool, api: Emulator) -> None:
+    batch_id = api.add_batch()
+    _sensor(batch_id, cancel_on_kill=asked).on_kill()
+    assert api.count("cancel") == asked
+
+
+SEVERAL_MODES = {name: mode for name, mode in MODES.items() if name != "deferrable-restarted"}
+
+
+@pytest.mark.parametrize("mode", SEVERAL_MODES)
+def test_one_task_waits_for_several_batches(
+    mode: str, api: Emulator, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_batches._task.WORKER_SECONDS", 0.05)
+    ids = [api.add_batch(10, status="in_progress", batch_seconds=seconds) for seconds in (0.01, 0.1, 0.2)]
+    done = run(BatchEndedSensor, batch_id=ids, poke_interval=POLL, **SEVERAL_MODES[mode][0])
+    assert (done.state, done.value) == ("success", ids), done.error
+    assert {name: done.xcom["batch"][name] for name in ("total", "ended", "missing")} == {
+        "total": 3,
+        "ended": 3,
+        "missing": [],
+    }
+    assert done.xcom["batch"]["request_counts"]["succeeded"] == 30
+
+
+@pytest.mark.parametrize("mode", SEVERAL_MODES)
+@pytest.mark.parametrize(
+    ("options", "state", "says"),
+    [
+        ({}, "failed", "msgbatch_01Unknown"),
+        ({"ignore_if_missing": True}, "success", ""),
+        ({"soft_fail": True}, "skipped", "msgbatch_01Unknown"),
+    ],
+)
+def test_one_of_several_that_is_missing_counts_as_it_does_alone(
+    mode: str, options: dict[str, Any], state: str, says: str, api: Emulator, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_batches._task.WORKER_SECONDS", 0.05)
+    ids = [api.add_batch(10, status="in_progress", batch_seconds=0.1), "msgbatch_01Unknown"]
+    done = run(BatchEndedSensor, batch_id=ids, poke_interval=POLL, **SEVERAL_MODES[mode][0], **options)
+    assert done.state == state, done.error
+    assert says in done.text
+
+
+@pytest.mark.parametrize("mode", SEVERAL_MODES)
+def test_several_that_do_not_end_in_time_are_a_timeout(
+    mode: str, api: Emulator, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_batches._task.WORKER_SECONDS", 0.05)
+    ids = [api.add_batch(10), api.add_batch(10, status="ended")]
+    done = run(BatchEndedSensor, batch_id=ids, poke_interval=POLL, timeout=0.3, **SEVERAL_MODES[mode][0])
+    assert (done.state, type(done.error)) == ("failed", AirflowSensorTimeout), done.error
+    assert "1 of 2 batches have ended" in done.text
+
+
+def test_a_list_that_a_template_shows_is_a_list(api: Emulator, run: Any) -> None:
+    ids = [api.add_batch(status="ended") for _ in range(2)]
+    done = run(BatchEndedSensor, batch_id="{{ params.ids }}", params={"ids": ids})
+    assert (done.state, done.value) == ("success", ids)
+
+
+def test_an_empty_list_is_nothing_to_wait_for(api: Emulator, run: Any) -> None:
+    done = run(BatchEndedSensor, batch_id=[])
+    assert (done.state, done.value, api.count()) == ("success", [], 0)
+
+
+def test_a_wait_may_end_in_the_triggerer(api: Emulator, task_instance: Any) -> None:
+    sensor = _sensor(api.add_batch(batch_seconds=SOON), deferrable=True, end_from_trigger=True, poke_interval=POLL)
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor.execute(_context(task_instance("wait")))
+
+    async def events() -> list[Any]:
+        return [event async for event in deferred.value.trigger.run()]
+
+    (event,) = asyncio.run(events())
+    assert type(event).__name__ == "TaskSuccessEvent"
+    assert deferred.value.method_name
+
+
+@pytest.mark.parametrize("prepare", [_unknown, _runs_on, _faulty(_runs_on, status=401, **LATER)])
+def test_a_wait_that_fails_ends_on_a_worker_even_so(prepare: Callable[..., str], api: Emulator, run: Any) -> None:
+    options: dict[str, Any] = {"deferrable": True, "end_from_trigger": True, "poke_interval": POLL, "timeout": SOON}
+    assert run(BatchEndedSensor, batch_id=prepare(api), **options).state == "failed"

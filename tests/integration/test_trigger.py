@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_batches.emulator import Emulator, Fault
+from airflow_provider_batches.triggers import batches
+from airflow_provider_batches.triggers.batches import BatchEndedTrigger
+
+POLL = 0.02
+
+
+def _trigger(batch_id: Any, **changed: Any) -> BatchEndedTrigger:
+    now = time.time()
+    values: dict[str, Any] = {
+        "batch_id": batch_id,
+        "conn_id": "anthropic_default",
+        "poll_interval": POLL,
+        "start_time": now - 10,
+        "end_time": now + 3600,
+    }
+    return BatchEndedTrigger(**{**values, **changed})
+
+
+def _again(trigger: BatchEndedTrigger) -> BatchEndedTrigger:
+    path, kwargs = trigger.serialize()
+    assert path == "airflow_provider_batches.triggers.batches.BatchEndedTrigger"
+    return BatchEndedTrigger(**json.loads(json.dumps(kwargs)))
+
+
+async def _asked(api: Emulator) -> None:
+    """Return once the API has been asked something."""
+    while not api.count():  # noqa: ASYNC110 - the server runs in another thread
+        await asyncio.sleep(0.005)
+
+
+async def _events(trigger: BatchEndedTrigger) -> list[dict[str, Any]]:
+    return [json.loads(json.dumps(event.payload)) async for event in trigger.run()]
+
+
+def test_what_is_stored_is_plain_json_that_makes_the_same_trigger_again() -> None:
+    trigger = _trigger("msgbatch_1", cancel_on_kill=True)
+    stored = trigger.serialize()
+    assert json.loads(json.dumps(stored[1])) == stored[1]
+    assert _again(trigger).serialize() == stored
+    assert {type(value) for value in stored[1].values()} <= {str, int, float, bool, list, type(None)}
+    assert {"batch_id", "conn_id", "poll_interval", "start_time", "end_time", "cancel_on_kill"} <= set(stored[1])
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "counts"),
+    [
+        ({"succeeded": 10}, "10 succeeded"),
+        ({"canceled": 10}, "10 canceled"),
+        ({"expired": 4, "errored": 6}, "6 errored"),
+    ],
+)
+async def test_one_event_tells_how_the_batch_ended(outcomes: dict[str, int], counts: str, api: Emulator) -> None:
+    batch_id = api.add_batch(10, status="in_progress", batch_seconds=0.1, outcomes=outcomes)
+
+    (event,) = await _events(_again(_trigger(batch_id)))
+
+    assert (event["status"], event["batch_id"], event["batch"]["id"]) == ("ended", batch_id, batch_id)
+    assert counts in event["message"]
+    assert {name: count for name, count in event["batch"]["request_counts"].items() if count} == outcomes
+
+
+async def test_a_batch_that_is_gone_is_one_event(api: Emulator) -> None:
+    (event,) = await _events(_trigger("msgbatch_1"))
+    assert (event["status"], event["batch_id"], event["batch"]) == ("missing", "msgbatch_1", None)
+    assert api.count("retrieve") == 4
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_key_is_one_event_at_once(status: int, api: Emulator) -> None:
+    api.fault(Fault(status=status, times=None))
+    (event,) = await _events(_trigger(api.add_batch()))
+    assert event["status"] == "refused"
+    assert str(status) in event["message"]
+    assert api.count("retrieve") == 1
+
+
+async def test_wrong_settings_are_one_event(connect: Callable[..., str]) -> None:
+    connect("wrong", extra={"timeout": 0})
+    (event,) = await _events(_trigger("msgbatch_1", conn_id="wrong"))
+    assert event["status"] == "refused"
+    assert "Connection 'wrong'" in event["message"]
+
+
+async def test_the_end_of_the_time_is_one_event_with_what_was_seen(api: Emulator) -> None:
+    batch_id = api.add_batch(10)
+    (event,) = await _events(_trigger(batch_id, end_time=time.time() + 0.1))
+    assert (event["status"], event["batch"]["processing_status"]) == ("timeout", "in_progress")
+    assert "had not ended" in event["message"]
+
+
+async def test_a_time_that_ended_while_no_triggerer_ran_still_gets_a_last_look(api: Emulator) -> None:
+    past = time.time() - 60
+    ended = api.add_batch(status="ended")
+    assert [event["status"] for event in await _events(_trigger(ended, end_time=past))] == ["ended"]
+    assert [event["status"] for event in await _events(_trigger(api.add_batch(), end_time=past))] == ["timeout"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=500, times=101),
+        Fault(drop=True, times=30),
+        Fault(body="{", times=30),
+        Fault(html=True, times=30),
+        Fault(status=429, headers={"retry-after": "0"}, times=5),
+    ],
+    ids=["500", "dropped", "broken", "proxy", "429"],
+)
+async def test_an_outage_of_any_length_does_not_end_the_wait(fault: Fault, api: Emulator) -> None:
+    armed = api.fault(fault)
+    (event,) = await _events(_trigger(api.add_batch(status="ended"), poll_interval=0.0001))
+    assert event["status"] == "ended"
+    assert armed.hits == fault.times
+
+
+async def test_an_api_that_comes_back_is_asked_on(api: Emulator) -> None:
+    batch_id = api.add_batch(status="ended")
+    api.stop()
+    events = asyncio.ensure_future(_events(_trigger(batch_id)))
+    await asyncio.sleep(0.1)
+    assert not events.done()
+    await asyncio.to_thread(api.start)
+    assert [event["status"] for event in await events] == ["ended"]
+
+
+async def test_a_trigger_that_is_stopped_changes_nothing_and_goes_on_elsewhere(api: Emulator) -> None:
+    batch_id = api.add_batch(10, status="in_progress", batch_seconds=0.2)
+    trigger = _trigger(batch_id, cancel_on_kill=True)
+    running = asyncio.ensure_future(_events(trigger))
+    await _asked(api)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await trigger.cleanup()
+    assert api.count("cancel") == 0
+
+    assert [event["status"] for event in await _events(_again(trigger))] == ["ended"]
+
+
+async def test_two_copies_of_a_trigger_do_not_disturb_each_other(api: Emulator) -> None:
+    batch_id = api.add_batch(10, status="in_progress", batch_seconds=0.1)
+    trigger = _trigger(batch_id)
+    both = await asyncio.gather(_events(_again(trigger)), _events(_again(trigger)))
+    assert [[event["status"] for event in events] for events in both] == [["ended"], ["ended"]]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_neither_a_look_nor_an_event_comes_before_them(
+    restarted: bool, api: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "FIRST_LOOK", 5.0)
+    start = time.time() - 4.8
+    trigger = _trigger(api.add_batch(status="ended"), start_time=start)
+    if restarted:
+        first = asyncio.ensure_future(_events(trigger))
+        await asyncio.sleep(0.05)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+
+    assert len(await _events(_again(trigger))) == 1
+
+    assert time.time() >= start + 5
+    assert min(request.time for request in api.requests) >= start + 5 - 0.01
+
+
+async def test_an_error_of_the_settings_waits_for_them_too(
+    connect: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "FIRST_LOOK", 5.0)
+    connect("wrong", extra={"timeout": 0})
+    start = time.time() - 4.8
+    assert len(await _events(_trigger("msgbatch_1", conn_id="wrong", start_time=start))) == 1
+    assert time.time() >= start + 5
+
+
+@pytest.mark.parametrize("ends_both", ["a refused key", "a page of the list"])
+async def test_nor_where_an_answer_to_another_wait_ends_this_one(
+    ends_both: str, api: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "FIRST_LOOK", 5.0)
+    refused = ends_both == "a refused key"
+    others = [_trigger(api.add_batch(status="in_progress", batch_seconds=0.15)) for _ in range(4)]
+    waiting = [asyncio.ensure_future(_events(other)) for other in others]
+    await _asked(api)
+    start = time.time() - 4.5
+    batch_id = api.add_batch(status="in_progress" if refused else "ended")
+    fresh = asyncio.ensure_future(_events(_trigger(batch_id, start_time=start)))
+    await asyncio.sleep(0.02)
+    if refused:
+        api.fault(Fault(status=401, times=None))
+
+    (event,) = await fresh
+
+    assert time.time() >= start + 5
+    assert event["status"] == ("refused" if refused else "ended")
+    assert {events[0]["status"] for events in await asyncio.gather(*waiting)} == {event["status"]}
+
+
+async def test_a_worker_whose_clock_goes_ahead_does_not_put_the_wait_off(api: Emulator) -> None:
+    trigger = _trigger(api.add_batch(status="ended"), start_time=time.time() + 600)
+    assert len(await asyncio.wait_for(_events(trigger), 5)) == 1
+
+
+async def test_the_start_of_a_task_in_the_triggerer_needs_no_such_seconds(
+    api: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "FIRST_LOOK", 5.0)
+    trigger = _trigger(api.add_batch(status="ended"), start_time=None, end_time=None, timeout=60)
+    assert len(await asyncio.wait_for(_events(trigger), 2)) == 1
+
+
+async def test_several_batches_are_one_event(api: Emulator) -> None:
+    ids = [api.add_batch(10, status="in_progress", batch_seconds=seconds) for seconds in (0.02, 0.1)]
+    (event,) = await _events(_again(_trigger(ids)))
+    assert (event["status"], event["batch_id"], event["batch"]["ended"]) == ("ended", ids, 2)
+
+
+async def test_looks_keep_to_the_poll_interval(api: Emulator) -> None:
+    batch_id = api.add_batch(10, status="in_progress", batch_seconds=0.5)
+    await _events(_trigger(batch_id, poll_interval=0.1))
+    assert 4 <= api.count("retrieve") <= 7
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_a_person_s_end_of_the_task_cancels_the_batch_only_if_asked(asked: bool, api: Emulator) -> None:
+    batch_id = api.add_batch(10)
+    await _trigger(batch_id, cancel_on_kill=asked).on_kill()
+    assert api.count("cancel") == asked
+    batch = api.batch(batch_id)
+    assert batch
+    assert bool(batch["cancel_initiated_at"]) == asked
