@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from airflow_provider_batches.api import InvalidArgumentError
+from airflow_provider_batches.hooks.connection import EXTRA_FIELDS, USER_AGENT, read_settings
+
+
+@dataclass
+class Connection:
+    conn_id: str = "here"
+    conn_type: str = "anthropic_batches"
+    host: str | None = None
+    port: int | None = None
+    password: str | None = "sk-ant-1"
+    extra: str | None = None
+
+
+def _read(environment: dict[str, str] | None = None, **fields: Any) -> Any:
+    extra = fields.pop("extra", None)
+    text = extra if isinstance(extra, str) or extra is None else json.dumps(extra)
+    return read_settings(Connection(extra=text, **fields), environment or {})
+
+
+def test_nothing_but_a_key_is_needed() -> None:
+    settings = _read()
+    assert settings.api_key.get_secret_value() == "sk-ant-1"
+    assert settings.base_url == "https://api.anthropic.com"
+    assert settings.user_agent == USER_AGENT
+
+
+@pytest.mark.parametrize("name", EXTRA_FIELDS)
+@pytest.mark.parametrize("empty", [None, "", {}, []], ids=repr)
+def test_an_empty_field_counts_as_absent(name: str, empty: Any) -> None:
+    assert _read(extra={name: empty}) == _read()
+
+
+@pytest.mark.parametrize("text", [None, "", "{}"])
+def test_an_empty_extra_counts_as_absent(text: str | None) -> None:
+    assert _read(extra=text) == _read()
+
+
+def test_false_and_zero_are_values() -> None:
+    settings = _read(extra={"verify": False, "allow_http": False, "max_retries": 0})
+    assert (settings.verify, settings.allow_http, settings.max_retries) == (False, False, 0)
+
+
+def test_the_connection_s_key_wins_over_the_environment_s() -> None:
+    assert _read({"ANTHROPIC_API_KEY": "sk-env"}).api_key.get_secret_value() == "sk-ant-1"
+    assert _read({"ANTHROPIC_API_KEY": "sk-env"}, password="").api_key.get_secret_value() == "sk-env"
+
+
+def test_all_wrong_fields_are_named_at_once() -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        _read(password="a b", host="ftp://x", extra={"timeout": 0, "auth_scheme": "none"})
+    assert all(f"{name}:" in str(caught.value) for name in ("password", "host", "timeout", "auth_scheme"))
+    assert "api_key:" not in str(caught.value)
+    assert "base_url:" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", '{"headers": "secret"', "secret"])
+def test_an_extra_that_is_no_json_stays_out_of_the_error(text: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="extra is no JSON") as caught:
+        _read(extra=text)
+    assert caught.value.__context__ is None
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("platform", [None, "", "anthropic", "Anthropic"])
+def test_the_official_connection_s_platform_may_be_anthropic(platform: str | None) -> None:
+    assert _read(conn_type="anthropic", extra={"platform": platform}) == _read()
+
+
+def test_what_the_official_connection_holds_for_others_is_passed_over() -> None:
+    extra = {"model": "m", "aws_region": "r", "anthropic_client_kwargs": {"default_query": {}, "timeout": None}}
+    assert _read(conn_type="anthropic", extra=extra) == _read()
+
+
+@pytest.mark.parametrize("conn_type", ["http", "generic", "", None])
+def test_a_connection_of_another_type_is_read_as_ours(conn_type: Any) -> None:
+    assert _read(conn_type=conn_type, extra={"timeout": 3}).timeout == 3

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_batches import _compat
+from airflow_provider_batches._compat import AirflowException
+from airflow_provider_batches.sensors.batches import BatchEndedSensor
+
+
+def _sensor(**options: Any) -> BatchEndedSensor:
+    return BatchEndedSensor(task_id="wait", **{"batch_id": "msgbatch_1", **options})
+
+
+def test_batch_and_connection_are_templates() -> None:
+    assert list(BatchEndedSensor.template_fields) == ["batch_id", "conn_id"]
+    assert _sensor().conn_id == "anthropic_default"
+
+
+def test_the_defaults_outlast_every_batch() -> None:
+    sensor = _sensor()
+    assert (sensor.timeout, sensor.poke_interval, sensor.mode) == (25 * 3600, 60, "poke")
+    assert [sensor.soft_fail, sensor.fail_on_partial_error, sensor.ignore_if_missing, sensor.cancel_on_kill] == [
+        False
+    ] * 4
+
+
+def test_all_of_the_base_sensor_s_options_are_there() -> None:
+    sensor = _sensor(
+        mode="reschedule",
+        poke_interval=timedelta(minutes=2),
+        timeout=timedelta(hours=2),
+        soft_fail=True,
+        exponential_backoff=True,
+        max_wait=timedelta(minutes=10),
+        execution_timeout=timedelta(hours=1),
+    )
+    assert (sensor.poke_interval, sensor.timeout, sensor.reschedule) == (120, 7200, True)
+
+
+@pytest.mark.parametrize("name", ["poke_interval", "timeout"])
+@pytest.mark.parametrize("value", [0, -1, "60", None, float("inf")])
+def test_another_duration_is_refused_when_the_dag_is_read(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: got"):
+        _sensor(**{name: value})
+
+
+@pytest.mark.parametrize("options", [{"mode": "sometimes"}, {"soft_fail": True, "never_fail": True}])
+def test_what_the_base_sensor_refuses_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, AirflowException)):
+        _sensor(**options)
+
+
+def test_a_wait_that_asks_for_it_starts_in_the_triggerer_where_airflow_can() -> None:
+    sensor = _sensor(deferrable=True, start_from_trigger=True, timeout=100, execution_timeout=timedelta(seconds=50))
+    assert sensor.start_from_trigger == _compat.STARTS_FROM_TRIGGER
+    if _compat.STARTS_FROM_TRIGGER:
+        args = sensor.start_trigger_args
+        assert args
+        assert args.trigger_kwargs
+        assert args.trigger_kwargs["timeout"] == 50
+        assert args.timeout
+        assert args.timeout > timedelta(seconds=50)
+        assert args.next_method == "execute_complete"
+
+
+@pytest.mark.parametrize("options", [{}, {"deferrable": True}, {"start_from_trigger": True}])
+def test_no_other_wait_does(options: dict[str, Any]) -> None:
+    assert not _sensor(**options).start_from_trigger
+
+
+@pytest.mark.parametrize("batch_id", ["{{ ti.xcom_pull('create') }}", ["msgbatch_1", "{{ ti.xcom_pull('create') }}"]])
+def test_an_id_that_only_another_task_knows_cannot_start_there(batch_id: Any) -> None:
+    with pytest.raises(ValueError, match="batch_id: start_from_trigger is set"):
+        _sensor(batch_id=batch_id, deferrable=True, start_from_trigger=True)
+
+
+def test_tasks_of_one_dag_do_not_share_their_start_arguments() -> None:
+    first = _sensor(deferrable=True, start_from_trigger=True)
+    other = BatchEndedSensor(task_id="other", batch_id="msgbatch_2", deferrable=True, start_from_trigger=True)
+    assert BatchEndedSensor.start_trigger_args is None
+    if _compat.STARTS_FROM_TRIGGER:
+        assert first.start_trigger_args != other.start_trigger_args
+
+
+def test_nothing_is_looked_up_while_the_dag_is_read(mocker: Any) -> None:
+    lookup = mocker.patch("airflow_provider_batches.hooks.batches.BatchesHook.get_connection")
+    _sensor(deferrable=True)
+    lookup.assert_not_called()
+
+
+def test_the_end_of_a_running_task_cancels_each_batch_if_asked(mocker: Any) -> None:
+    hook = mocker.patch("airflow_provider_batches._task.BatchesHook").return_value
+    _sensor(batch_id=["msgbatch_1", "msgbatch_2"]).on_kill()
+    hook.cancel_batch.assert_not_called()
+    _sensor(batch_id=["msgbatch_1", "msgbatch_2"], cancel_on_kill=True).on_kill()
+    assert [call.args for call in hook.cancel_batch.call_args_list] == [("msgbatch_1",), ("msgbatch_2",)]
