@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from scripts.real_airflow import free_ports
+from scripts.real_airflow import ends_with_this_process, free_ports
 
 
 class EmulatorProcess:
@@ -60,6 +60,7 @@ def emulator(*options: str) -> Iterator[EmulatorProcess]:
     """Run ``python -m airflow_provider_batches.emulator`` with these options on a free loopback port."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "airflow_provider_batches.emulator", "--port", str(port)]
+    command[:0] = ends_with_this_process()
     process = subprocess.Popen(
         [*command, "--api-key", EmulatorProcess.api_key, *options],
         stdin=subprocess.DEVNULL,

@@ -259,7 +259,7 @@ class RealAirflow:
     def _start(self, component: str) -> None:
         with self.log_file(component).open("ab") as log:
             self._processes[component] = subprocess.Popen(
-                [sys.executable, "-m", "airflow", component],
+                [*ends_with_this_process(), sys.executable, "-m", "airflow", component],
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -300,6 +300,12 @@ class RealAirflow:
 
     def _tail(self, component: str, lines: int = 30) -> str:
         return "\n".join(self.log_file(component).read_text(errors="replace").splitlines()[-lines:])
+
+
+def ends_with_this_process() -> list[str]:
+    """Return a prefix for commands that ends them when this process is killed, where the system has one (Linux)."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
 
 
 def free_ports(count: int) -> list[int]:
