@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -167,6 +168,55 @@ class Folder:
             os.close(folder)
 
 
+class Digest:
+    """Writes a stream to a file and takes its SHA-256, in a thread of its own, while the next bytes come.
+
+    :param file: Where to.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.size = 0
+        self._file = file
+        self._hash = hashlib.sha256()
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._writing: Future[None] | None = None
+        self._thread = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Digest:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._thread.shutdown()
+
+    def add(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        self._chunks.append(chunk)
+        self._held += len(chunk)
+        if self._held >= _PIECE:
+            self._hand_over()
+
+    def end(self) -> str:
+        """Return the SHA-256 once all is written."""
+        self._hand_over()
+        self._wait()
+        return self._hash.hexdigest()
+
+    def _hand_over(self) -> None:
+        self._wait()
+        self._writing = self._thread.submit(self._write, b"".join(self._chunks))
+        self._chunks, self._held = [], 0
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+
+    def _write(self, piece: bytes) -> None:
+        self._hash.update(piece)
+        self._file.write(piece)
+        self.size += len(piece)
+
+
 class Saver:
     """Saves results to one folder.
 
@@ -245,17 +295,19 @@ class Saver:
 
     def _fetch(self, client: BatchesClient, batch: MessageBatch) -> Saved:
         name = self.name(batch.id)
-        digest, size, lines, request_id = hashlib.sha256(), 0, 0, None
+        found: dict[str, Any] = {"lines": None, "size": None, "sha256": None, "request_id": None}
         missing = None
         try:
-            with client.open_results(batch.id, batch) as results, self.folder.writing(f"{name}.jsonl") as file:
-                request_id = results.request_id
+            with (
+                client.open_results(batch.id, batch) as results,
+                self.folder.writing(f"{name}.jsonl") as file,
+                Digest(file) as digest,
+            ):
                 for chunk in results:
                     self._go_on()
-                    digest.update(chunk)
-                    file.write(chunk)
-                    size += len(chunk)
-                lines = results.lines
+                    digest.add(chunk)
+                found["sha256"] = digest.end()
+                found |= {"lines": results.lines, "size": digest.size, "request_id": results.request_id}
         except ResultsUnavailableError:
             missing = "archived"
         except APIStatusError as error:
@@ -267,11 +319,8 @@ class Saver:
             "request_counts": batch.request_counts.model_dump(mode="json"),
             "results": None if missing else f"{name}.jsonl",
             "missing": missing,
-            "lines": None if missing else lines,
-            "size": None if missing else size,
-            "sha256": None if missing else digest.hexdigest(),
+            **found,
             "saved_at": datetime.now(timezone.utc).isoformat(),
-            "request_id": request_id,
         }
         self.folder.write(f"{name}.json", json.dumps(record, indent=2).encode() + b"\n")
         return self._saved(name, record)

@@ -1,0 +1,72 @@
+"""Every night, save the results of old batches and delete the batches with everything they hold.
+
+Retention rules ask for it, batches that everybody has forgotten go on costing money until they end, and results that
+nobody has fetched are gone after 29 days. A scheduled run really deletes; a run that a person starts reports only,
+unless its form says otherwise.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from airflow.sdk import DAG, Param
+
+from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
+
+CONN_ID = "anthropic_default"
+#: A place that outlives the worker. The Variable is set in the UI, or as AIRFLOW_VAR_BATCH_RESULTS_FOLDER; for a bucket
+#: it looks like s3://aws_default@my-bucket/batch-results.
+FOLDER = "{{ var.value.get('batch_results_folder', 'file:///opt/airflow/batch-results') }}"
+
+with DAG(
+    dag_id="scheduled_teardown",
+    description="Save the results of old message batches, then delete the batches",
+    schedule="0 2 * * *",
+    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    # What was missed is done by the next run: it chooses by age.
+    catchup=False,
+    # Two runs would work on the same batches. Nothing breaks, but each call would be made twice.
+    max_active_runs=1,
+    tags=["anthropic", "message-batches", "example"],
+    default_args={
+        # A retry does only what is left.
+        "retries": 5,
+        "retry_delay": timedelta(minutes=1),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=30),
+    },
+    params={
+        "older_than_days": Param(
+            7,
+            type="integer",
+            minimum=1,
+            maximum=365,
+            title="Older than (days)",
+            description="Batches created longer ago than this are torn down, those that still run included.",
+        ),
+        "dry_run": Param(
+            True,
+            type="boolean",
+            title="Dry run",
+            description="Report only. **Without it, the batches are deleted**, once their results are saved.",
+        ),
+    },
+    doc_md="""
+### Save the results of old batches, and delete the batches
+
+One task: batches older than a week are chosen once, those that still run are canceled, all are waited for without a
+worker slot, their results are saved to the folder in the Variable `batch_results_folder`, checked, and then the batches
+are deleted.
+
+**The nightly run deletes.** A run started by hand is a dry run, whose log names what would be deleted, unless the form
+says otherwise.
+""",
+) as dag:
+    TeardownBatchesOperator(
+        task_id="teardown",
+        older_than="P{{ params.older_than_days }}D",
+        save_results_to=FOLDER,
+        # The defaults of the form hold for scheduled runs too, so the kind of run has to decide.
+        dry_run="{{ params.dry_run and dag_run.run_type != 'scheduled' }}",
+        conn_id=CONN_ID,
+    )

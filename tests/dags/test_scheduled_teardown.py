@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_batches.emulator import Emulator
+
+DAY = 24 * 3600
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AIRFLOW_VAR_BATCH_RESULTS_FOLDER", f"file://{tmp_path}")
+    return tmp_path
+
+
+def test_old_batches_are_saved_and_deleted(run: Callable[..., Any], batches_emulator: Emulator, folder: Path) -> None:
+    old = batches_emulator.add_batch(5, status="ended", age_seconds=8 * DAY)
+    young = batches_emulator.add_batch(5, age_seconds=6 * DAY)
+
+    ended = run("scheduled_teardown", dry_run=False)
+
+    assert ended.state == "success"
+    assert batches_emulator.ids() == [young]
+    assert (folder / f"{old}.jsonl").read_bytes().count(b"\n") == 5
+    assert ended.xcom("teardown")["deleted"] == 1
+
+
+def test_the_age_can_be_chosen(run: Callable[..., Any], batches_emulator: Emulator) -> None:
+    batches_emulator.add_batch(5, age_seconds=3 * DAY)
+
+    run("scheduled_teardown", dry_run=False, older_than_days=2)
+
+    assert batches_emulator.ids() == []
+
+
+def test_a_run_by_hand_only_reports(run: Callable[..., Any], batches_emulator: Emulator, folder: Path) -> None:
+    old = batches_emulator.add_batch(5, age_seconds=8 * DAY)
+
+    ended = run("scheduled_teardown")
+
+    assert ended.xcom("teardown")["dry_run"]
+    assert ended.xcom("teardown")["selected"] == 1
+    assert batches_emulator.ids() == [old]
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("run_type", "dry_run", "only_reports"),
+    [
+        ("scheduled", True, "False"),
+        ("scheduled", False, "False"),
+        ("manual", True, "True"),
+        ("manual", False, "False"),
+        ("backfill", True, "True"),
+        ("asset_triggered", True, "True"),
+    ],
+)
+def test_only_a_scheduled_run_deletes_unasked(
+    example: Callable[[str], Any], run_type: str, dry_run: bool, only_reports: str
+) -> None:
+    task = example("scheduled_teardown").get_task("teardown")
+    context = {
+        "params": {"dry_run": dry_run, "older_than_days": 7},
+        "dag_run": SimpleNamespace(run_type=run_type),
+        "var": {"value": {}},
+    }
+
+    task.render_template_fields(context)
+
+    assert task.only_report == only_reports
+
+
+def test_one_run_at_a_time_and_none_for_the_past(example: Callable[[str], Any]) -> None:
+    dag = example("scheduled_teardown")
+
+    assert dag.max_active_runs == 1
+    assert not dag.catchup
