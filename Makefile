@@ -9,6 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport AIRFLOW_HOME AIRFLOW_CONFIG PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 VENV := .venv
+OFFICIAL := .venv-official
 PY := $(VENV)/bin/python
 INSTALL = $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt
 
@@ -39,10 +40,14 @@ build: $(VENV)/.dev  ## wheel and source distribution in dist/
 	@$(VENV)/bin/uv build --quiet --out-dir dist
 	@ls dist
 
+.PHONY: bench
+bench: $(VENV)/.bench $(OFFICIAL)/.run  ## measure beside the official provider, into benchmarks/RESULTS.md (40 minutes)
+	@$(PY) benchmarks/run.py --official $(OFFICIAL)/bin/python $(if $(ARGS),$(ARGS),--write)
+
 .PHONY: constraints
 constraints: $(VENV)/bin/uv  ## pin the newest versions that fit into constraints.txt
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra emulator \
-		--group dev --group storage --no-header --no-annotate --no-emit-index-url --output-file constraints.tmp \
+		--group dev --group storage --group bench --no-header --no-annotate --no-emit-index-url --output-file constraints.tmp \
 		pyproject.toml
 	@{ echo "# The versions that development and CI run on; made by 'make constraints'."; \
 		cat constraints.tmp; } > constraints.txt
@@ -50,7 +55,7 @@ constraints: $(VENV)/bin/uv  ## pin the newest versions that fit into constraint
 
 .PHONY: clean
 clean:  ## remove everything that these commands made
-	@rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) $(OFFICIAL) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment: `.run` marks what the demo needs, `.dev` what tests and linters need on top of it.
@@ -72,4 +77,17 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/uv
 $(VENV)/.dev: $(VENV)/.run
 	@echo 'Installing what tests and linters need into $(VENV) ...'
 	@$(INSTALL) --group dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.run
+	@echo 'Installing what the benchmarks need into $(VENV) ...'
+	@$(INSTALL) --group bench
+	@touch $@
+
+# The same Airflow with the official provider, and without this one.
+$(OFFICIAL)/.run: pyproject.toml constraints.txt | $(VENV)/.run
+	@echo 'Installing Airflow and the official provider into $(OFFICIAL) ...'
+	@$(VENV)/bin/uv venv --quiet --clear --python $(PY) $(OFFICIAL)
+	@$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(OFFICIAL)/bin/python \
+		--constraint constraints.txt --group airflow apache-airflow-providers-anthropic
 	@touch $@
