@@ -14,7 +14,6 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 from airflow_provider_batches.api.client import AsyncBatchesClient
@@ -60,9 +59,9 @@ class Pages:
         later = self._ends[number + 1 :] if page.has_more else []
         self._ends[number:] = [-page.data[-1].created_at.timestamp(), *later]
 
-    def number_of(self, created_at: datetime) -> int:
+    def number_of(self, created_at: float) -> int:
         """Return the page on which a batch stands; beyond the known pages, judged by the time that they cover."""
-        age = -created_at.timestamp()
+        age = -created_at
         number = bisect_left(self._ends, age)
         if 0 < number == len(self._ends) and self._ends[-1] > self._newest:
             between = (self._ends[-1] - self._newest) / (number * MAX_PAGE - 1)
@@ -84,12 +83,15 @@ def worth_a_page(numbers: Iterable[int], page: int) -> bool:
 class Seat:
     """One wait's place in a poller: when it is due, and where its answers go."""
 
+    __slots__ = ("_context", "_say", "created_at", "due", "near", "outcome", "wait")
+
     def __init__(self, wait: Wait, due: float, say: Callable[[str], Any] | None) -> None:
         self.wait = wait
         self.due = due
         #: From when on the wait joins a cycle that others have caused.
         self.near = due
-        self.created_at: datetime | None = None
+        #: When the batch was created, in seconds since the epoch; None before the first answer.
+        self.created_at: float | None = None
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._say = say
         # The poller has a context of its own; a wait's lines belong into its own task's log.
@@ -102,7 +104,7 @@ class Seat:
         now = time.time()
         verdict = self.wait.heard(answer, now)
         if isinstance(answer, MessageBatch):
-            self.created_at = answer.created_at
+            self.created_at = answer.created_at.timestamp()
         if verdict.news and self._say and self._context:
             self._context.run(self._say, verdict.news)
         if verdict.outcome:
@@ -150,32 +152,24 @@ class Poller:
         :param say: Takes lines for the log: what happens to a single wait, or how many of several have ended.
         :param gives_up: Whether an outcome ends them all.
         """
-        seats = [Seat(wait, first_look, say if len(waits) == 1 else None) for wait in waits]
-        over = asyncio.Event()
-        left = len(seats)
-
-        def ended(outcome: asyncio.Future[Outcome]) -> None:
-            nonlocal left
-            left -= 1
-            if not left or outcome.cancelled() or outcome.exception() or gives_up(outcome.result()):
-                over.set()
-
-        for seat in seats:
-            seat.outcome.add_done_callback(ended)
-        self._seats.update(seats)
+        seats = self._sit(waits, first_look, say)
         try:
             await self._start()
             if first_look < self._sleeps_until:
                 self._wake.set()
-            while seats and not over.is_set():
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(over.wait(), PROGRESS if len(seats) > 1 else None)
-                if len(seats) > 1:
-                    say(f"{len(seats) - left} of {len(seats)} batches have ended.")
+            if len(seats) == 1:
+                return [await seats[0].outcome]
+            await _progress([seat.outcome for seat in seats], say, gives_up)
             return [seat.outcome.result() for seat in seats if seat.outcome.done()]
         finally:
             self._seats.difference_update(seats)
             await self._stop()
+
+    def _sit(self, waits: Sequence[Wait], first_look: float, say: Callable[[str], Any]) -> list[Seat]:
+        # Not in `wait`, whose frames live as long as the waits: what a comprehension captures would live on in each.
+        seats = [Seat(wait, first_look, say if len(waits) == 1 else None) for wait in waits]
+        self._seats.update(seats)
+        return seats
 
     async def _start(self) -> None:
         async with self._lock:
@@ -269,7 +263,7 @@ class Poller:
         """
         unknown = sum(seat.created_at is None for seat in near)
         for seat in near:
-            if seat.created_at:
+            if seat.created_at is not None:
                 yield self._pages.number_of(seat.created_at)
             elif fruitless * UNKNOWN_PER_PAGE < unknown:
                 yield number
@@ -325,3 +319,24 @@ class Poller:
                 seat.told(error)
             return True
         return False
+
+
+async def _progress(
+    outcomes: list[asyncio.Future[Outcome]], say: Callable[[str], Any], gives_up: Callable[[Outcome], bool]
+) -> None:
+    """Return once all are there, or one that makes the others pointless; say now and then how many are."""
+    over = asyncio.Event()
+    left = len(outcomes)
+
+    def ended(outcome: asyncio.Future[Outcome]) -> None:
+        nonlocal left
+        left -= 1
+        if not left or outcome.cancelled() or outcome.exception() or gives_up(outcome.result()):
+            over.set()
+
+    for outcome in outcomes:
+        outcome.add_done_callback(ended)
+    while left and not over.is_set():
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(over.wait(), PROGRESS)
+        say(f"{len(outcomes) - left} of {len(outcomes)} batches have ended.")

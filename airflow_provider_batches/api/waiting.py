@@ -5,6 +5,7 @@ The worker's loop, the trigger and the poller all ask this one piece, so they ca
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -134,6 +135,20 @@ class Wait:
     :param first_pause: Seconds between the first look and the second.
     """
 
+    __slots__ = (
+        "_failures",
+        "_missing",
+        "_said",
+        "_said_at",
+        "_seen",
+        "_trouble",
+        "batch_id",
+        "end_time",
+        "first_pause",
+        "poll_interval",
+        "start_time",
+    )
+
     def __init__(
         self,
         batch_id: str,
@@ -148,59 +163,68 @@ class Wait:
         self.start_time = start_time
         self.end_time = end_time
         self.first_pause = first_pause
-        self._batch: MessageBatch | None = None
+        #: The last batch, as text: thousands of waits keep theirs, and objects would burden the garbage collector.
+        self._seen: str | None = None
         self._trouble: BatchesError | None = None
         self._missing = 0
         self._failures = 0
-        self._said: tuple[str, float] | None = None
+        self._said = ""
+        self._said_at = 0.0
 
     def heard(self, answer: MessageBatch | BatchesError, now: float) -> Verdict:
         """Judge what a look at `now` (seconds since the epoch) brought."""
         if isinstance(answer, MessageBatch):
-            self._batch, self._trouble, self._missing, self._failures = answer, None, 0, 0
-            if answer.ended:
-                return Verdict(self._outcome("ended", f"Batch {self.batch_id} has ended: {describe(answer)}."))
-            pause = max(self.first_pause, now - self.start_time)
-        else:
-            self._trouble = answer
-            if isinstance(answer, NotFoundError):
-                self._missing += 1
-                if self._missing > len(MISSING_PAUSES):
-                    error = missing(self.batch_id, answer)
-                    return Verdict(self._outcome("missing", str(error), error))
-                return self._go_on(MISSING_PAUSES[self._missing - 1], now, doubtful=True)
-            # Not `passing`: whatever an answer says of itself, an outage does not end a wait, and a wrong key does.
-            if not answer.transient:
-                return Verdict(self._outcome("refused", str(answer), answer))
-            self._failures += 1
-            pause = max(self.first_pause, 2.0 ** min(self._failures, 20))
-        return self._go_on(min(self.poll_interval, pause), now)
+            return self._heard_batch(answer, now)
+        self._trouble = answer
+        if isinstance(answer, NotFoundError):
+            return self._heard_404(answer, now)
+        # Not `passing`: whatever an answer says of itself, an outage does not end a wait, and a wrong key does.
+        if not answer.transient:
+            return Verdict(self._outcome("refused", str(answer), answer))
+        self._failures += 1
+        return self._go_on(self._settling(2.0 ** min(self._failures, 20)), now, answer)
 
-    def _go_on(self, pause: float, now: float, doubtful: bool = False) -> Verdict:
+    def _heard_batch(self, batch: MessageBatch, now: float) -> Verdict:
+        self._seen = batch.model_dump_json()
+        self._trouble, self._missing, self._failures = None, 0, 0
+        if batch.ended:
+            return Verdict(self._outcome("ended", f"Batch {self.batch_id} has ended: {describe(batch)}."))
+        return self._go_on(self._settling(now - self.start_time), now, batch)
+
+    def _heard_404(self, error: NotFoundError, now: float) -> Verdict:
+        self._missing += 1
+        if self._missing <= len(MISSING_PAUSES):
+            return self._go_on(MISSING_PAUSES[self._missing - 1], now, error, doubtful=True)
+        believed = missing(self.batch_id, error)
+        return Verdict(self._outcome("missing", str(believed), believed))
+
+    def _settling(self, pause: float) -> float:
+        return min(self.poll_interval, max(self.first_pause, pause))
+
+    def _go_on(self, pause: float, now: float, answer: MessageBatch | BatchesError, doubtful: bool = False) -> Verdict:
         if now >= self.end_time:
             return Verdict(self._outcome("timeout", self._timeout_text(), self._trouble))
         asked = min(MAX_ASKED_PAUSE, self._trouble.retry_after or 0.0) if self._trouble else 0.0
         pause = min(max(pause, asked), self.end_time - now)
-        return Verdict(pause=pause, news=self._news(pause, now), doubtful=doubtful)
+        return Verdict(pause=pause, news=self._news(answer, pause, now), doubtful=doubtful)
 
     def _outcome(self, status: Status, message: str, error: BatchesError | None = None) -> Outcome:
-        return Outcome(status, self.batch_id, message, self._batch.snapshot() if self._batch else None, error)
+        return Outcome(status, self.batch_id, message, json.loads(self._seen) if self._seen else None, error)
 
-    def _news(self, pause: float, now: float) -> str | None:
+    def _news(self, answer: MessageBatch | BatchesError, pause: float, now: float) -> str | None:
         """Return a line where something has changed, and now and then where nothing has."""
-        if self._trouble:
-            key, text = type(self._trouble).__name__, f"{self._trouble} Looking again in {pause:.0f} s."
-        elif self._batch:
-            key = self._batch.processing_status
-            text = f"Batch {self.batch_id} is {describe(self._batch)}; looking again in {pause:.0f} s."
-        if self._said and self._said[0] == key and now - self._said[1] < SIGN_OF_LIFE:
+        key = answer.processing_status if isinstance(answer, MessageBatch) else type(answer).__name__
+        if key == self._said and now - self._said_at < SIGN_OF_LIFE:
             return None
-        self._said = (key, now)
-        return text
+        self._said, self._said_at = key, now
+        if isinstance(answer, MessageBatch):
+            return f"Batch {self.batch_id} is {describe(answer)}; looking again in {pause:.0f} s."
+        return f"{answer} Looking again in {pause:.0f} s."
 
     def _timeout_text(self) -> str:
         until = datetime.fromtimestamp(self.end_time, timezone.utc).isoformat(timespec="seconds")
-        seen = f"it was last seen {describe(self._batch)}" if self._batch else "no look at it succeeded"
+        batch = MessageBatch.model_validate_json(self._seen) if self._seen else None
+        seen = f"it was last seen {describe(batch)}" if batch else "no look at it succeeded"
         trouble = f"; the last answer: {self._trouble}" if self._trouble else ""
         return (
             f"Batch {self.batch_id} had not ended at {until}, after {self.end_time - self.start_time:.0f} s: "

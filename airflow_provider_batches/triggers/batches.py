@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +16,10 @@ from airflow_provider_batches.api.endpoints import check_batch_ids
 from airflow_provider_batches.api.poller import Poller
 from airflow_provider_batches.api.waiting import combine
 from airflow_provider_batches.hooks.batches import BatchesHook
+
+# Airflow tells by the context whose log a line belongs to. A logger of its own for each trigger would be as heavy as
+# the trigger, and there can be thousands.
+log = logging.getLogger(__name__)
 
 #: Seconds after its deferral before which a wait neither looks nor fires: an event that comes before the scheduler
 #: has seen the deferring process end would fail the task.
@@ -98,7 +103,7 @@ class BatchEndedTrigger(BaseTrigger):
             ignore_if_missing=self.ignore_if_missing, fail_on_partial_error=self.fail_on_partial_error
         )
         if self.end_from_trigger and not failure:
-            self.log.info("%s", outcome.message)
+            log.info("%s", outcome.message)
             yield TaskSuccessEvent()
         else:
             yield TriggerEvent(outcome.event())
@@ -110,7 +115,7 @@ class BatchEndedTrigger(BaseTrigger):
         async with await BatchesHook(self.conn_id).aget_conn() as client:
             for batch_id in check_batch_ids(self.batch_id):
                 batch = await client.cancel(batch_id)
-                self.log.info(
+                log.info(
                     "The task was ended by a user: batch %s is %s (request-id %s)",
                     batch_id,
                     batch.processing_status,
@@ -124,11 +129,22 @@ class BatchEndedTrigger(BaseTrigger):
         return min(FIRST_LOOK, max(0.0, self.start_time + FIRST_LOOK - time.time()))
 
     async def _outcome(self) -> Outcome:
-        now = time.time()
-        start = now if self.start_time is None else self.start_time
+        waits = self._waits()
+        # No await between finding the poller and joining it, so that it cannot be dropped in between.
+        pollers, poller = _find_poller(self.conn_id)
+        try:
+            outcomes = await poller.wait(waits, time.time() + self._quiet_seconds(), log.info, self._pointless)
+        finally:
+            if not poller.busy and pollers.get(self.conn_id) is poller:
+                del pollers[self.conn_id]
+        if check_batch_ids(self.batch_id) == [self.batch_id]:
+            return outcomes[0]
+        return combine(check_batch_ids(self.batch_id), outcomes, ignore_if_missing=self.ignore_if_missing)
+
+    def _waits(self) -> list[Wait]:
+        start = time.time() if self.start_time is None else self.start_time
         end = self.end_time if self.end_time is not None else start + (self.timeout or 0.0)
-        batch_ids = check_batch_ids(self.batch_id)
-        waits = [
+        return [
             Wait(
                 batch_id,
                 poll_interval=self.poll_interval,
@@ -136,20 +152,16 @@ class BatchEndedTrigger(BaseTrigger):
                 end_time=end,
                 first_pause=FIRST_LOOK,
             )
-            for batch_id in batch_ids
+            for batch_id in check_batch_ids(self.batch_id)
         ]
-        # No await between finding the poller and joining it, so that it cannot be dropped in between.
-        pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
-        conn_id = self.conn_id
-        poller = pollers.get(conn_id) or pollers.setdefault(conn_id, Poller(lambda: BatchesHook(conn_id).aget_conn()))
-        try:
-            outcomes = await poller.wait(waits, now + self._quiet_seconds(), self.log.info, self._pointless)
-        finally:
-            if not poller.busy and pollers.get(conn_id) is poller:
-                del pollers[conn_id]
-        if batch_ids == [self.batch_id]:
-            return outcomes[0]
-        return combine(batch_ids, outcomes, ignore_if_missing=self.ignore_if_missing)
 
     def _pointless(self, outcome: Outcome) -> bool:
         return outcome.failure(ignore_if_missing=self.ignore_if_missing) is not None
+
+
+def _find_poller(conn_id: str) -> tuple[dict[str, Poller], Poller]:
+    """Return the event loop's pollers, and among them the connection's, made where there is none."""
+    pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
+    if conn_id not in pollers:
+        pollers[conn_id] = Poller(lambda: BatchesHook(conn_id).aget_conn())
+    return pollers, pollers[conn_id]

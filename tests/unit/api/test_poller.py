@@ -184,17 +184,17 @@ def test_a_batch_stands_on_the_page_whose_end_is_older() -> None:
     for number in range(3):
         data = batches[number * PAGE : (number + 1) * PAGE]
         pages.learn(number, BatchPage(data=data, has_more=True))
-    assert [pages.number_of(batch.created_at) for batch in batches] == [n // PAGE for n in range(35)]
+    assert [pages.number_of(batch.created_at.timestamp()) for batch in batches] == [n // PAGE for n in range(35)]
 
 
 def test_beyond_the_known_pages_the_time_they_cover_tells() -> None:
     pages = Pages()
     pages.learn(0, BatchPage(data=[a_batch(n) for n in range(PAGE)], has_more=True))
-    assert [pages.number_of(a_batch(n).created_at) for n in (10, 59, 60)] == [1, 5, 6]
+    assert [pages.number_of(a_batch(n).created_at.timestamp()) for n in (10, 59, 60)] == [1, 5, 6]
 
 
 def test_nothing_is_known_of_pages_before_one_was_read() -> None:
-    assert Pages().number_of(NEWEST) == 0
+    assert Pages().number_of(NEWEST.timestamp()) == 0
 
 
 # --- what a cycle asks --------------------------------------------------------------------------------------------
