@@ -27,7 +27,7 @@ up: $(VENV)/.run  ## Airflow's UI with the emulator and the examples, until Ctrl
 
 .PHONY: test
 test: $(VENV)/.dev  ## all tests, with branch coverage (ARGS="-k name" for some of them)
-	@$(PY) -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term)
+	@$(PY) -m pytest $(if $(ARGS),$(ARGS),-n 2 --no-loadscope-reorder --cov --cov-report=term)
 
 .PHONY: lint
 lint: $(VENV)/.dev  ## ruff and mypy

@@ -6,12 +6,13 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from scripts.processes import emulator, exit_on_signals
 from scripts.real_airflow import RealAirflow
 
 EXAMPLES = Path(__file__).parents[1] / "example_dags"
-BATCHES = {
+BATCHES: dict[str, dict[str, Any]] = {
     "running": {"status": "in_progress"},
     "running, takes long to be canceled": {"status": "in_progress", "cancel_seconds": 60},
     "ended, partly errored": {"status": "ended", "age_seconds": 7200, "outcomes": {"succeeded": 97, "errored": 3}},

@@ -13,13 +13,13 @@ HERE = Path(__file__).parent
 CANARY = "sk-ant-canary-4b1d7f0e"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api() -> Iterator[Emulator]:
     with Emulator(api_key=CANARY, cancel_seconds=1) as api:
         yield api
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow(api: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAirflow]:
     """One real Airflow for all tests in here, with the example DAGs and those of the tests."""
     dags = tmp_path_factory.mktemp("dags")

@@ -8,7 +8,7 @@ from airflow_provider_batches._compat import STARTS_FROM_TRIGGER
 from airflow_provider_batches.emulator import Emulator
 from scripts.real_airflow import RealAirflow
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("real_airflow"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 DAG_ID = "waits_without_worker"
 needs_3_3 = pytest.mark.skipif(not STARTS_FROM_TRIGGER, reason="start_from_trigger takes Airflow 3.3+")
