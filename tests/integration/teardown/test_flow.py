@@ -1,0 +1,566 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_batches._compat import AirflowException, AirflowFailException
+from airflow_provider_batches.emulator import Behavior, Emulator, Fault
+from tests.integration.teardown.harness import Task, Watch, assert_whole, expected_results
+
+HOUR = 3600
+DAY = 24 * HOUR
+MakeTask = Callable[..., Task]
+
+
+def saved_in(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.jsonl")}
+
+
+def parts_in(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.part"))
+
+
+class TestChoosing:
+    def test_by_age(self, api: Emulator, task: MakeTask) -> None:
+        api.add_batch(age_seconds=2 * HOUR)
+        young = api.add_batch(age_seconds=HOUR / 2)
+
+        summary = task(older_than=timedelta(hours=1)).run()
+
+        assert api.ids() == [young]
+        assert summary == {
+            "selected": 1,
+            "canceled": 0,
+            "ended": 1,
+            "saved": 0,
+            "deleted": 1,
+            "already_gone": 0,
+            "failed": 0,
+            "bytes_saved": 0,
+            "dry_run": False,
+        }
+
+    def test_by_id(self, api: Emulator, task: MakeTask) -> None:
+        batch_ids = [api.add_batch(status="in_progress") for _ in range(5)]
+        other = api.add_batch(status="in_progress")
+
+        summary = task(batch_ids=batch_ids).run()
+
+        assert api.ids() == [other]
+        assert (summary["canceled"], summary["deleted"]) == (5, 5)
+
+    @pytest.mark.parametrize("batch_ids", [[], "[]"])
+    def test_an_empty_list_is_nothing_to_do(self, api: Emulator, task: MakeTask, batch_ids: Any) -> None:
+        api.add_batch()
+
+        assert task(batch_ids=batch_ids).run()["selected"] == 0
+        assert api.count() == 0
+
+    def test_by_state(self, api: Emulator, task: MakeTask) -> None:
+        ended = api.add_batch(age_seconds=2 * HOUR)
+        api.add_batch(age_seconds=60, status="in_progress")
+
+        task(statuses=["in_progress", "canceling"]).run()
+
+        assert api.ids() == [ended]
+
+    def test_a_batch_created_after_the_start_of_the_run_is_never_chosen(self, api: Emulator, task: MakeTask) -> None:
+        made = task(statuses=["in_progress"])
+        api.add_batch(age_seconds=-5, status="in_progress")
+
+        assert made.run()["selected"] == 0
+
+    def test_the_oldest_first_up_to_a_limit(self, api: Emulator, task: MakeTask) -> None:
+        ages = [5, 2, 4, 3]
+        by_age = {age: api.add_batch(age_seconds=age * HOUR) for age in ages}
+
+        task(older_than="PT1H", limit=2).run()
+
+        assert set(api.ids()) == {by_age[2], by_age[3]}
+
+    def test_thousands_over_several_pages(self, api: Emulator, task: MakeTask) -> None:
+        for _ in range(1200):
+            api.add_batch(1, age_seconds=2 * HOUR)
+        made = task(older_than=timedelta(hours=1), dry_run=True)
+
+        assert made.run()["selected"] == 1200
+        assert api.count("list") == 2
+
+    def test_a_dry_run_changes_nothing(self, api: Emulator, task: MakeTask, folder: Path) -> None:
+        batch_id = api.add_batch(status="in_progress")
+
+        summary = task(batch_ids=[batch_id], save_results_to=f"file://{folder}", dry_run="True").run()
+
+        assert summary["dry_run"]
+        assert summary["selected"] == 1
+        assert {request.method for request in api.requests} <= {"GET"}
+        assert not folder.exists()
+
+    def test_a_page_that_cannot_be_gone_on_from_is_read_again(self, api: Emulator, task: MakeTask) -> None:
+        for _ in range(1100):
+            api.add_batch(1, age_seconds=2 * HOUR)
+        api.fault(Fault("list", status=404, after=1))
+
+        assert task(older_than=timedelta(hours=1), dry_run=True).run()["selected"] == 1100
+
+
+class TestTheSelectionSurvives:
+    def test_a_retry_with_a_limit_takes_no_further_batches(self, api: Emulator, task: MakeTask) -> None:
+        batch_ids = [api.add_batch(age_seconds=(9 - number) * HOUR) for number in range(4)]
+        api.fault(Fault("delete", batch_id=batch_ids[1], status=400, times=None))
+        made = task(older_than=timedelta(hours=1), limit=2)
+        with pytest.raises(AirflowException):
+            made.run()
+        api.clear_faults()
+
+        made.run()
+
+        assert api.ids() == batch_ids[:1:-1]
+        assert made.store.values == {}
+
+    def test_a_retry_by_state_goes_on_with_what_it_has_canceled(self, api: Emulator, task: MakeTask) -> None:
+        batch_id = api.add_batch(status="in_progress", age_seconds=HOUR)
+        api.fault(Fault("delete", status=400, times=None))
+        made = task(statuses=["in_progress"])
+        with pytest.raises(AirflowException):
+            made.run()
+        api.clear_faults()
+
+        assert made.run()["deleted"] == 1
+        assert batch_id not in api.ids()
+
+    def test_a_retry_by_age_needs_no_note(self, api: Emulator, task: MakeTask) -> None:
+        api.add_batch(age_seconds=2 * HOUR)
+        api.fault(Fault("delete", status=400, times=None))
+        made = task(older_than=timedelta(hours=1))
+        with pytest.raises(AirflowException):
+            made.run()
+        assert made.store.values == {}
+        api.clear_faults()
+
+        assert made.run()["deleted"] == 1
+
+    def test_nothing_is_touched_before_the_choice_is_written_down(self, api: Emulator, task: MakeTask) -> None:
+        api.add_batch(status="in_progress", age_seconds=HOUR)
+        made = task(statuses=["in_progress"])
+        seen: list[int] = []
+        keep = made.store.set
+        made.store.set = lambda key, value: (seen.append(api.count("cancel")), keep(key, value))[1]  # type: ignore[method-assign]
+
+        made.run()
+
+        assert seen == [0]
+
+
+class TestWaiting:
+    def test_a_batch_that_takes_a_while_to_end_is_waited_for_in_the_triggerer(
+        self, api: Emulator, task: MakeTask, folder: Path
+    ) -> None:
+        slow = [api.add_batch(5, status="in_progress", cancel_seconds=0.3) for _ in range(3)]
+        quick = api.add_batch(5, status="ended")
+        made = task(batch_ids=[*slow, quick], save_results_to=f"file://{folder}")
+
+        summary = made.run()
+
+        assert [deferral["batch_id"] for deferral in made.deferrals] == [slow]
+        assert (summary["selected"], summary["canceled"], summary["ended"], summary["deleted"]) == (4, 3, 4, 4)
+        assert saved_in(folder) == {*slow, quick}
+
+    def test_what_does_not_end_in_time_fails_and_the_rest_is_done(self, api: Emulator, task: MakeTask) -> None:
+        never = api.add_batch(5, status="in_progress", cancel_seconds=HOUR)
+        ended = api.add_batch(5, status="ended")
+
+        with pytest.raises(AirflowException, match=f"(?s)1 deleted.*1 failed.*{never}: It is canceling"):
+            task(batch_ids=[never, ended], timeout=0.3).run()
+
+        assert api.ids() == [never]
+
+    def test_a_batch_deleted_by_somebody_else_while_deferred_is_no_error(self, api: Emulator, task: MakeTask) -> None:
+        batch_ids = [api.add_batch(5, status="in_progress", cancel_seconds=0.2) for _ in range(4)]
+        made = task(batch_ids=batch_ids)
+        made.before_resuming = lambda: api._store.delete(api._store.get(batch_ids[0]))
+
+        summary = made.run()
+
+        assert (summary["already_gone"], summary["deleted"]) == (1, 3)
+
+    def test_a_shorter_execution_timeout_counts(self, api: Emulator, task: MakeTask) -> None:
+        api.add_batch(5, status="in_progress", cancel_seconds=HOUR, age_seconds=60)
+        made = task(statuses=["in_progress"], execution_timeout=timedelta(seconds=0.2))
+
+        with pytest.raises(AirflowException):
+            made.run()
+
+        assert made.deferrals[0]["end_time"] - made.deferrals[0]["start_time"] == pytest.approx(0.2)
+
+
+class TestSaving:
+    def test_results_are_saved_before_a_batch_is_deleted(self, api: Emulator, task: MakeTask, folder: Path) -> None:
+        batch_id = api.add_batch(20, age_seconds=2 * HOUR, outcomes={"succeeded": 18, "errored": 2})
+        results = expected_results(api, batch_id)
+
+        summary = task(older_than="PT1H", save_results_to=f"file://{folder}").run()
+
+        assert (folder / f"{batch_id}.jsonl").read_bytes() == results
+        record = assert_whole(folder, batch_id)
+        assert record["request_counts"]["errored"] == 2
+        assert summary["bytes_saved"] == len(results)
+        assert api.ids() == []
+
+    def test_the_full_record_is_beside_the_results(self, api: Emulator, task: MakeTask, folder: Path) -> None:
+        batch_id = api.add_batch(2, status="in_progress", age_seconds=60)
+
+        task(batch_ids=[batch_id], save_results_to=str(folder)).run()
+
+        (path,) = (folder / "_teardown").iterdir()
+        line = json.loads(path.read_text())
+        assert line["outcome"] == "deleted"
+        ids = {request.endpoint: request.request_id for request in api.requests}
+        assert line["cancel_request_id"] == ids["cancel"]
+        assert line["delete_request_id"] == ids["delete"]
+        assert line["results"]["request_id"] == ids["results"]
+
+    def test_archived_results_are_no_failure(self, api: Emulator, task: MakeTask, folder: Path) -> None:
+        batch_id = api.add_batch(2, age_seconds=30 * DAY)
+
+        summary = task(batch_ids=[batch_id], save_results_to=str(folder)).run()
+
+        assert (summary["saved"], summary["deleted"], summary["failed"]) == (0, 1, 0)
+        assert json.loads((folder / f"{batch_id}.json").read_text())["missing"] == "archived"
+
+    def test_a_file_that_is_there_and_whole_is_not_fetched_again(
+        self, api: Emulator, task: MakeTask, folder: Path
+    ) -> None:
+        batch_id = api.add_batch(2, age_seconds=2 * HOUR)
+        api.fault(Fault("delete", status=400, times=None))
+        with pytest.raises(AirflowException):
+            task(batch_ids=[batch_id], save_results_to=str(folder)).run()
+        api.clear_faults()
+        api.clear_requests()
+
+        task(batch_ids=[batch_id], save_results_to=str(folder)).run()
+
+        assert api.count("results") == 0
+        assert api.ids() == []
+
+    @pytest.mark.parametrize("damage", ["cut", "changed", "lost", "no record", "broken record", "other batch"])
+    def test_a_file_that_is_not_whole_is_fetched_again(
+        self, api: Emulator, task: MakeTask, folder: Path, damage: str
+    ) -> None:
+        batch_id = api.add_batch(2, age_seconds=2 * HOUR)
+        api.fault(Fault("delete", status=400))
+        with pytest.raises(AirflowException):
+            task(batch_ids=[batch_id], save_results_to=str(folder)).run()
+        results, record = folder / f"{batch_id}.jsonl", folder / f"{batch_id}.json"
+        data = results.read_bytes()
+        if damage == "cut":
+            results.write_bytes(data[:-5])
+        elif damage == "changed":
+            results.write_bytes(data.replace(b"req-", b"REQ-"))
+        elif damage == "lost":
+            results.unlink()
+        elif damage == "no record":
+            record.unlink()
+        elif damage == "broken record":
+            record.write_text("{")
+        else:
+            record.write_text(record.read_text().replace(batch_id, "msgbatch_other"))
+
+        task(batch_ids=[batch_id], save_results_to=str(folder)).run()
+
+        assert results.read_bytes() == data
+        assert_whole(folder, batch_id)
+        assert api.ids() == []
+
+    @pytest.mark.parametrize("cleanly", [False, True])
+    @pytest.mark.parametrize("short_by", [1, 2, 40, 3000])
+    def test_a_stream_that_is_cut_short_is_read_again(
+        self, api: Emulator, task: MakeTask, folder: Path, cleanly: bool, short_by: int
+    ) -> None:
+        batch_id = api.add_batch(20, age_seconds=2 * HOUR)
+        results = expected_results(api, batch_id)
+        # Without its last line feed alone, the results are whole.
+        fault = api.fault(Fault("results", cut_after=len(results) - short_by, cut_cleanly=cleanly, times=2))
+
+        task(batch_ids=[batch_id], save_results_to=str(folder)).run()
+
+        assert fault.hits == (1 if cleanly and short_by == 1 else 2)
+        assert (folder / f"{batch_id}.jsonl").read_bytes() in (results, results[:-1])
+        assert parts_in(folder) == []
+
+    def test_a_stream_that_is_always_cut_short_fails_the_batch_alone(
+        self, api: Emulator, task: MakeTask, folder: Path
+    ) -> None:
+        cut, whole = api.add_batch(20, age_seconds=2 * HOUR), api.add_batch(20, age_seconds=2 * HOUR)
+        api.fault(Fault("results", batch_id=cut, cut_after=1000, times=None))
+
+        with pytest.raises(AirflowException, match=f"{cut}: The results of batch {cut} were cut short"):
+            task(batch_ids=[cut, whole], save_results_to=str(folder)).run()
+
+        assert api.ids() == [cut]
+        assert saved_in(folder) == {whole}
+        assert parts_in(folder) == []
+
+    def test_a_folder_that_cannot_be_written_to_deletes_nothing(
+        self, api: Emulator, task: MakeTask, folder: Path
+    ) -> None:
+        folder.write_text("a file")
+        batch_id = api.add_batch(2, age_seconds=2 * HOUR)
+
+        with pytest.raises(AirflowException, match=f"(?s)1 failed.*{batch_id}: .*Error"):
+            task(batch_ids=[batch_id], save_results_to=str(folder)).run()
+
+        assert api.ids() == [batch_id]
+
+    def test_a_file_that_changes_before_it_is_read_back_keeps_its_batch(
+        self, api: Emulator, task: MakeTask, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from airflow_provider_batches.teardown.saving import Saver
+
+        batch_id = api.add_batch(2, age_seconds=2 * HOUR)
+        fetch = Saver._fetch
+
+        def spoil(self: Saver, *args: Any) -> Any:
+            saved = fetch(self, *args)
+            path = folder / f"{batch_id}.jsonl"
+            path.write_bytes(path.read_bytes().replace(b"req-", b"REQ-"))
+            return saved
+
+        monkeypatch.setattr(Saver, "_fetch", spoil)
+
+        with pytest.raises(AirflowException, match="another SHA-256"):
+            task(batch_ids=[batch_id], save_results_to=str(folder)).run()
+
+        assert api.ids() == [batch_id]
+
+    def test_odd_ids_stay_inside_the_folder(self, folder: Path) -> None:
+        from airflow_provider_batches.teardown.saving import Folder, Saver
+
+        assert Saver(Folder(str(folder))).name("msgbatch_*[1]") == "msgbatch_%2A%5B1%5D"
+
+
+class TestFailing:
+    def test_one_batch_fails_and_the_others_go_on(self, api: Emulator, task: MakeTask) -> None:
+        batch_ids = [api.add_batch(age_seconds=2 * HOUR) for _ in range(5)]
+        api.fault(Fault("delete", batch_id=batch_ids[2], status=500, message="Boom.", times=None))
+
+        with pytest.raises(AirflowException) as caught:
+            task(batch_ids=batch_ids).run()
+
+        assert api.ids() == [batch_ids[2]]
+        assert not isinstance(caught.value, AirflowFailException)
+        text = str(caught.value)
+        assert "4 deleted" in text
+        assert "1 failed" in text
+        assert f"{batch_ids[2]}: Could not delete batch {batch_ids[2]}: 500" in text
+        assert "Boom." in text
+        assert "request-id req_" in text
+        assert "A retry does only what is left" in text
+
+    def test_a_retry_makes_no_calls_for_what_is_done(self, api: Emulator, task: MakeTask) -> None:
+        batch_ids = [api.add_batch(age_seconds=2 * HOUR, status="in_progress") for _ in range(8)]
+        api.fault(Fault("delete", batch_id=batch_ids[2], status=500, times=None))
+        made = task(older_than="PT1H")
+        with pytest.raises(AirflowException):
+            made.run()
+        api.clear_faults()
+        api.clear_requests()
+
+        summary = made.run()
+
+        assert summary["selected"] == summary["deleted"] == 1
+        assert [request.endpoint for request in api.requests] == ["list", "delete"]
+
+    def test_a_refusal_that_no_retry_can_help_fails_for_good(self, api: Emulator, task: MakeTask) -> None:
+        batch_id = api.add_batch(age_seconds=2 * HOUR)
+        api.fault(Fault("delete", status=400, times=None))
+
+        with pytest.raises(AirflowFailException, match=batch_id):
+            task(batch_ids=[batch_id]).run()
+
+    def test_a_wrong_key_fails_for_good_at_once(self, api: Emulator, task: MakeTask) -> None:
+        batch_ids = [api.add_batch(status="in_progress") for _ in range(50)]
+        api.fault(Fault("cancel", status=401, times=None, after=3))
+
+        with pytest.raises(AirflowFailException, match=r"(?s)50 failed.*401.*It was not tried"):
+            task(batch_ids=batch_ids, max_in_flight=4).run()
+
+        assert api.count("cancel") <= 8
+
+    def test_a_cancel_that_fails_is_tried_again_after_the_wait(self, api: Emulator, task: MakeTask) -> None:
+        stuck, slow = [api.add_batch(5, status="in_progress", cancel_seconds=seconds) for seconds in (0, 0.2)]
+        api.fault(Fault("cancel", batch_id=stuck, status=500, times=None))
+        made = task(batch_ids=[stuck, slow], timeout=0.5)
+        made.before_resuming = api.clear_faults
+
+        assert made.run()["deleted"] == 2
+
+    def test_many_failures_are_not_all_named(
+        self, api: Emulator, task: MakeTask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_batches.operators.teardown.NAMED", 5)
+        batch_ids = [api.add_batch(1, age_seconds=2 * HOUR) for _ in range(10)]
+        api.fault(Fault("delete", status=400, times=None))
+
+        with pytest.raises(AirflowException, match="and 5 more, in the full record"):
+            task(batch_ids=batch_ids).run()
+
+    def test_a_list_that_cannot_be_read_leaves_everything_to_the_retry(self, api: Emulator, task: MakeTask) -> None:
+        api.add_batch(age_seconds=2 * HOUR)
+        api.fault(Fault("list", status=500, times=None))
+
+        with pytest.raises(AirflowException, match="Could not list batches"):
+            task(older_than="PT1H").run()
+
+
+class TestOthersMeanwhile:
+    def test_unknown_batches_are_gone_already(self, api: Emulator, task: MakeTask) -> None:
+        known = [api.add_batch(status="in_progress") for _ in range(5)]
+        gone = [f"msgbatch_gone{number}" for number in range(5)]
+
+        summary = task(batch_ids=[*known, *gone]).run()
+
+        assert (summary["already_gone"], summary["deleted"]) == (5, 5)
+        assert api.count("retrieve") == 5
+
+    def test_a_batch_that_the_list_leaves_out_is_asked_for(self, api: Emulator, task: MakeTask) -> None:
+        batch_ids = [api.add_batch(status="ended") for _ in range(5)]
+        empty = json.dumps({"data": [], "has_more": False, "first_id": None, "last_id": None})
+        api.fault(Fault("list", body=empty, times=None))
+
+        assert task(batch_ids=batch_ids).run()["deleted"] == 5
+
+    def test_a_batch_deleted_between_the_steps_is_gone_already(self, api: Emulator, task: MakeTask) -> None:
+        batch_ids = [api.add_batch(age_seconds=2 * HOUR) for _ in range(3)]
+        api.fault(Fault("delete", batch_id=batch_ids[0], status=404, applied=True))
+
+        summary = task(older_than="PT1H").run()
+
+        assert (summary["already_gone"], summary["deleted"]) == (1, 2)
+
+    @pytest.mark.parametrize("behavior", list(Behavior.variants()), ids=str)
+    def test_whatever_the_api_does_where_nobody_knows(
+        self, api: Emulator, task: MakeTask, folder: Path, behavior: Behavior
+    ) -> None:
+        api.behavior = behavior
+        batch_ids = [
+            api.add_batch(3, status="in_progress"),
+            api.add_batch(3, status="canceling", cancel_seconds=0.05),
+            api.add_batch(3, age_seconds=2 * HOUR),
+            api.add_batch(3, age_seconds=30 * DAY),
+            "msgbatch_gone",
+        ]
+
+        summary = task(batch_ids=batch_ids, save_results_to=str(folder)).run()
+
+        assert (summary["deleted"], summary["already_gone"], summary["saved"]) == (4, 1, 3)
+        assert api.ids() == []
+
+
+class TestThePace:
+    @pytest.mark.parametrize("retry_after", ["seconds", "ms", "none"])
+    def test_a_limit_of_requests_fails_nothing(
+        self, watch: Watch, task: MakeTask, monkeypatch: pytest.MonkeyPatch, retry_after: str
+    ) -> None:
+        with Emulator(requests_per_minute=3000, behavior=Behavior(retry_after=retry_after)) as api:
+            monkeypatch.setenv("AIRFLOW_CONN_ANTHROPIC_DEFAULT", api.connection_json)
+            api._app._rate_limit.left = 2.0
+            api._app._rate_limit._filled_at = api.clock.now()
+            batch_ids = [api.add_batch(1, status="in_progress") for _ in range(40)]
+
+            summary = task(batch_ids=batch_ids).run()
+
+            assert summary["deleted"] == 40
+            assert any(request.status == 429 for request in api.requests)
+
+    def test_a_ceiling_is_kept(self, api: Emulator, task: MakeTask) -> None:
+        batch_ids = [api.add_batch(1, status="ended") for _ in range(10)]
+
+        task(batch_ids=batch_ids, requests_per_minute=1200).run()
+
+        times = [request.time for request in api.requests if request.endpoint == "delete"]
+        assert times[-1] - times[0] >= 0.9 * (len(times) - 1) * 60 / 1200
+
+    def test_a_limit_met_while_reading_results_fails_nothing(self, api: Emulator, task: MakeTask, folder: Path) -> None:
+        batch_id = api.add_batch(2, age_seconds=2 * HOUR)
+        api.fault(Fault("results", status=429, times=8))
+
+        assert task(batch_ids=[batch_id], save_results_to=str(folder)).run()["saved"] == 1
+
+    def test_few_requests_a_batch(self, api: Emulator, task: MakeTask) -> None:
+        batch_ids = [api.add_batch(1, status="in_progress") for _ in range(50)]
+
+        task(batch_ids=batch_ids).run()
+
+        assert api.count() <= 2.2 * 50
+
+
+class TestBeingKilled:
+    def test_on_kill_begins_nothing_new_and_the_next_try_ends_it(
+        self, api: Emulator, task: MakeTask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
+
+        batch_ids = [api.add_batch(1, age_seconds=2 * HOUR) for _ in range(30)]
+        operators = []
+        made = task(batch_ids=batch_ids, max_in_flight=2)
+        process = made._process
+
+        def remembered() -> TeardownBatchesOperator:
+            operators.append(process())
+            return operators[-1]
+
+        monkeypatch.setattr(made, "_process", remembered)
+        from airflow_provider_batches.api import AsyncBatchesClient
+
+        delete = AsyncBatchesClient.delete
+
+        async def deletes(self: AsyncBatchesClient, batch_id: str) -> Any:
+            if api.count("delete") == 10:
+                operators[-1].on_kill()
+            return await delete(self, batch_id)
+
+        monkeypatch.setattr(AsyncBatchesClient, "delete", deletes)
+
+        with pytest.raises(AirflowException, match="It was not tried"):
+            made.run()
+
+        assert 15 <= len(api.ids()) <= 22
+        monkeypatch.setattr(AsyncBatchesClient, "delete", delete)
+        made.run()
+        assert api.ids() == []
+
+    def test_a_stop_in_the_middle_of_a_stream_leaves_nothing_half(
+        self, api: Emulator, task: MakeTask, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
+
+        batch_id = api.add_batch(2000, age_seconds=2 * HOUR, result_bytes=5_000_000)
+        monkeypatch.setattr(
+            TeardownBatchesOperator,
+            "_stopped",
+            property(lambda self: bool(list(folder.glob(".*.part"))), lambda self, value: None),
+            raising=False,
+        )
+
+        with pytest.raises(AirflowException, match="told to stop"):
+            task(batch_ids=[batch_id], save_results_to=str(folder)).run()
+
+        assert [path for path in folder.iterdir() if path.is_file()] == []
+        assert api.ids() == [batch_id]
+
+
+def test_the_key_is_in_no_file(api: Emulator, task: MakeTask, folder: Path) -> None:
+    api.add_batch(2, age_seconds=2 * HOUR)
+
+    task(older_than="PT1H", save_results_to=str(folder)).run()
+
+    for path in folder.rglob("*"):
+        assert path.is_dir() or b"sk-ant" not in path.read_bytes()
+    assert os.listdir(folder)

@@ -1,0 +1,137 @@
+"""The same on a remote storage: S3, as moto's server has it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_batches._compat import AirflowException
+from airflow_provider_batches.emulator import Emulator, Fault
+from tests.integration.teardown.harness import Task, expected_results
+
+moto_server = pytest.importorskip("moto.server")
+pytest.importorskip("s3fs")
+pytest.importorskip("airflow.providers.amazon.aws.fs.s3")
+
+HOUR = 3600
+BUCKET = "results"
+MakeTask = Callable[..., Task]
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Any]:
+    import boto3
+    from airflow.sdk.io import store
+
+    connection = {
+        "conn_type": "aws",
+        "login": "id",
+        "password": "secret",
+        "extra": {"endpoint_url": endpoint, "region_name": "us-east-1"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_STORAGE", json.dumps(connection))
+    monkeypatch.setattr(store, "_STORE_CACHE", {})
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="id",
+        aws_secret_access_key="secret",
+    )
+    client.create_bucket(Bucket=BUCKET)
+    yield client
+    for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+        client.delete_object(Bucket=BUCKET, Key=item["Key"])
+    client.delete_bucket(Bucket=BUCKET)
+
+
+@pytest.fixture
+def s3_task(task: MakeTask, watch: Any) -> MakeTask:
+    def make(**kwargs: Any) -> Task:
+        made = task(save_results_to=f"s3://storage@{BUCKET}/nightly", **kwargs)
+        watch.active = False  # it looks at local files
+        return made
+
+    return make
+
+
+def keys(s3: Any) -> list[str]:
+    return [item["Key"] for item in s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+
+
+def content(s3: Any, key: str) -> bytes:
+    data: bytes = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    return data
+
+
+def test_results_are_saved_and_batches_deleted(api: Emulator, s3: Any, s3_task: MakeTask) -> None:
+    batch_ids = [api.add_batch(20, age_seconds=2 * HOUR) for _ in range(3)]
+    results = {batch_id: expected_results(api, batch_id) for batch_id in batch_ids}
+
+    summary = s3_task(batch_ids=batch_ids).run()
+
+    assert summary["saved"] == summary["deleted"] == 3
+    for batch_id, data in results.items():
+        assert content(s3, f"nightly/{batch_id}.jsonl") == data
+        assert json.loads(content(s3, f"nightly/{batch_id}.json"))["size"] == len(data)
+    assert len([key for key in keys(s3) if key.startswith("nightly/_teardown/")]) == 1
+    assert not [key for key in keys(s3) if key.endswith(".part")]
+
+
+def test_results_of_several_parts(api: Emulator, s3: Any, s3_task: MakeTask) -> None:
+    batch_id = api.add_batch(2000, age_seconds=2 * HOUR, result_bytes=20_000_000)
+    results = expected_results(api, batch_id)
+
+    s3_task(batch_ids=[batch_id]).run()
+
+    assert content(s3, f"nightly/{batch_id}.jsonl") == results
+
+
+def test_a_stream_that_is_cut_short_leaves_nothing(api: Emulator, s3: Any, s3_task: MakeTask) -> None:
+    batch_id = api.add_batch(20, age_seconds=2 * HOUR)
+    api.fault(Fault("results", cut_after=3000, times=None))
+    with pytest.raises(AirflowException, match="cut short"):
+        s3_task(batch_ids=[batch_id]).run()
+
+    assert [key for key in keys(s3) if "_teardown" not in key] == []
+    assert api.ids() == [batch_id]
+
+
+def test_a_saved_file_is_not_fetched_again_and_a_damaged_one_is(api: Emulator, s3: Any, s3_task: MakeTask) -> None:
+    batch_ids = [api.add_batch(5, age_seconds=2 * HOUR) for _ in range(2)]
+    api.fault(Fault("delete", status=500, times=None))
+    made = s3_task(batch_ids=batch_ids)
+    with pytest.raises(AirflowException):
+        made.run()
+    api.clear_faults()
+    api.clear_requests()
+    s3.put_object(Bucket=BUCKET, Key=f"nightly/{batch_ids[0]}.jsonl", Body=b"half")
+    results = expected_results(api, batch_ids[0])
+
+    made.run()
+
+    assert api.count("results") == 1
+    assert content(s3, f"nightly/{batch_ids[0]}.jsonl") == results
+    assert api.ids() == []
+
+
+def test_a_bucket_that_is_not_there_deletes_nothing(api: Emulator, s3: Any, task: MakeTask, watch: Any) -> None:
+    batch_id = api.add_batch(5, age_seconds=2 * HOUR)
+
+    with pytest.raises(AirflowException, match=f"{batch_id}: "):
+        task(batch_ids=[batch_id], save_results_to="s3://storage@misspelled/nightly").run()
+
+    assert api.ids() == [batch_id]
+    assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == [BUCKET]
