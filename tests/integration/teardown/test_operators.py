@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_batches._compat import AirflowException, AirflowFailException, AirflowSkipException
+from airflow_provider_batches.emulator import Emulator, Fault
+from airflow_provider_batches.operators.batches import ListBatchesOperator
+from airflow_provider_batches.operators.results import SaveBatchResultsOperator
+from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
+from tests.integration.teardown.harness import Task, assert_whole, expected_results
+
+HOUR = 3600
+DAY = 24 * HOUR
+
+
+@pytest.fixture
+def save(folder: Path) -> Callable[..., Any]:
+    return lambda batch_id, **kwargs: Task(
+        SaveBatchResultsOperator, **{"batch_id": batch_id, "path": f"file://{folder}", **kwargs}
+    ).run()
+
+
+class TestSaveBatchResults:
+    def test_it_returns_where_they_are_and_how_many(
+        self, api: Emulator, save: Callable[..., Any], folder: Path
+    ) -> None:
+        batch_id = api.add_batch(10, age_seconds=2 * HOUR, outcomes={"succeeded": 9, "expired": 1})
+        data = expected_results(api, batch_id)
+
+        found = save(batch_id)
+
+        record = assert_whole(folder, batch_id)
+        assert (folder / f"{batch_id}.jsonl").read_bytes() == data
+        assert found == {
+            "batch_id": batch_id,
+            "path": f"file://{folder}/{batch_id}.jsonl",
+            "request_counts": {"processing": 0, "succeeded": 9, "errored": 0, "canceled": 0, "expired": 1},
+            "lines": 10,
+            "size": len(data),
+            "sha256": record["sha256"],
+            "missing": None,
+        }
+        assert api.batch(batch_id)
+
+    def test_the_file_can_be_named(self, api: Emulator, save: Callable[..., Any], folder: Path) -> None:
+        batch_id = api.add_batch(10, age_seconds=2 * HOUR)
+
+        assert save(batch_id, path=f"{folder}/mine.jsonl")["path"] == f"{folder}/mine.jsonl"
+        assert {path.name for path in folder.iterdir()} == {"mine.jsonl", "mine.json"}
+
+    def test_a_second_time_nothing_is_fetched(self, api: Emulator, save: Callable[..., Any]) -> None:
+        batch_id = api.add_batch(10, age_seconds=2 * HOUR)
+        first = save(batch_id)
+        api.clear_requests()
+
+        assert save(batch_id) == first
+        assert api.count() == 0
+
+    def test_a_batch_that_runs_is_left_to_a_retry(self, api: Emulator, save: Callable[..., Any]) -> None:
+        with pytest.raises(AirflowException, match="has results only once it has ended") as caught:
+            save(api.add_batch(10))
+
+        assert not isinstance(caught.value, AirflowFailException)
+
+    @pytest.mark.parametrize(
+        ("choice", "error"), [("fail", AirflowFailException), ("skip", AirflowSkipException), ("ignore", None)]
+    )
+    def test_archived_results(
+        self, api: Emulator, save: Callable[..., Any], choice: str, error: type[Exception] | None
+    ) -> None:
+        batch_id = api.add_batch(10, age_seconds=30 * DAY)
+
+        if error:
+            with pytest.raises(error, match="archived, and gone"):
+                save(batch_id, on_missing_results=choice)
+        else:
+            found = save(batch_id, on_missing_results=choice)
+            assert (found["path"], found["missing"]) == (None, "archived")
+
+    def test_a_batch_in_which_nothing_was_answered(self, api: Emulator, save: Callable[..., Any]) -> None:
+        batch_id = api.add_batch(3, status="ended", age_seconds=HOUR, outcomes={"canceled": 3})
+        shown = api.batch(batch_id) or {}
+        api.fault(Fault("retrieve", body=json.dumps({**shown, "results_url": None}), times=None))
+        api.fault(Fault("results", status=404, times=None))
+
+        with pytest.raises(AirflowFailException, match="nothing was answered"):
+            save(batch_id)
+
+    def test_results_that_are_refused_although_they_exist_are_a_failure(
+        self, api: Emulator, save: Callable[..., Any], folder: Path
+    ) -> None:
+        batch_id = api.add_batch(3, age_seconds=2 * HOUR)
+        api.fault(Fault("results", status=404, times=None))
+
+        with pytest.raises(AirflowException, match="Could not read the results"):
+            save(batch_id)
+
+        assert not list(folder.glob("*.json*")) if folder.exists() else True
+
+    def test_an_unknown_batch_fails_for_good(self, api: Emulator, save: Callable[..., Any]) -> None:
+        with pytest.raises(AirflowFailException, match="does not know batch"):
+            save("msgbatch_unknown")
+
+    def test_on_kill_leaves_nothing_half(self, api: Emulator, folder: Path) -> None:
+        task = SaveBatchResultsOperator(task_id="t", batch_id=api.add_batch(9, age_seconds=DAY), path=str(folder))
+        task.on_kill()
+
+        with pytest.raises(AirflowException, match="told to stop"):
+            task.execute({"ti": None})  # type: ignore[typeddict-item]
+
+        assert list(folder.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("fields", "says"),
+        [
+            ({"path": "results"}, "path: got 'results'; it must be a URI"),
+            ({"path": ""}, "path: got ''"),
+            ({"path": None}, "path: got None"),
+            ({"on_missing_results": "maybe"}, "on_missing_results: got 'maybe'; it must be one of fail, skip, ignore"),
+        ],
+    )
+    def test_a_wrong_argument_is_named_at_once(self, fields: dict[str, Any], says: str) -> None:
+        with pytest.raises(ValueError, match=says):
+            SaveBatchResultsOperator(task_id="t", **{"batch_id": "a", "path": "/data", **fields})
+
+    def test_a_template_is_checked_when_it_is_rendered(self, api: Emulator, save: Callable[..., Any]) -> None:
+        with pytest.raises(AirflowFailException, match="path: got 'None'"):
+            save("a", path="{{ params.get('x') }}")
+
+
+class TestListBatches:
+    def test_it_returns_ids_oldest_first(self, api: Emulator) -> None:
+        ids = [api.add_batch(age_seconds=age * HOUR) for age in (2, 5, 3, 0.5)]
+
+        assert Task(ListBatchesOperator, older_than=timedelta(hours=1)).run() == [ids[1], ids[2], ids[0]]
+        assert Task(ListBatchesOperator, older_than="PT1H", limit=1).run() == [ids[1]]
+
+    def test_by_time_and_state(self, api: Emulator) -> None:
+        running = api.add_batch(age_seconds=60)
+        api.add_batch(age_seconds=2 * HOUR)
+        now = datetime.now(timezone.utc)
+
+        assert Task(ListBatchesOperator, created_before=now, statuses=["in_progress"]).run() == [running]
+
+    def test_everything_by_omission_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="would choose every batch"):
+            ListBatchesOperator(task_id="t", limit=5)
+
+
+class TestTeardownArguments:
+    @pytest.mark.parametrize(
+        ("fields", "says"),
+        [
+            ({}, "would choose every batch"),
+            ({"limit": 5}, "would choose every batch"),
+            ({"batch_ids": ["a"], "save_results_to": "results"}, "save_results_to: got 'results'"),
+            ({"batch_ids": ["a"], "save_results_to": ""}, "save_results_to: got ''"),
+            ({"batch_ids": ["a"], "dry_run": "maybe"}, "dry_run: got 'maybe'; it must be True or False"),
+            ({"batch_ids": ["a"], "requests_per_minute": 0}, "requests_per_minute: got 0"),
+            ({"batch_ids": ["a"], "max_in_flight": 0}, "max_in_flight: got 0"),
+            ({"batch_ids": ["a"], "poll_interval": 0}, "poll_interval: got 0"),
+            ({"batch_ids": ["a"], "timeout": -1}, "timeout: got -1"),
+        ],
+    )
+    def test_a_wrong_argument_is_named_at_once(self, fields: dict[str, Any], says: str) -> None:
+        with pytest.raises(ValueError, match=says):
+            TeardownBatchesOperator(task_id="t", **fields)
+
+    @pytest.mark.parametrize(
+        ("fields", "says"),
+        [
+            ({"batch_ids": "{{ params.get('x') }}"}, "batch_ids: got 'None'"),
+            ({"older_than": "{{ params.get('x') }}"}, "older_than: got 'None'"),
+            ({"batch_ids": ["a"], "dry_run": "{{ params.get('x') }}"}, "dry_run: got 'None'"),
+            ({"batch_ids": ["a"], "save_results_to": "{{ params.get('x') }}"}, "save_results_to: got 'None'"),
+        ],
+    )
+    def test_a_template_is_checked_when_it_is_rendered(self, api: Emulator, fields: dict[str, Any], says: str) -> None:
+        with pytest.raises(AirflowFailException, match=says):
+            Task(**fields).run()
+
+        assert api.count() == 0
+
+    def test_a_record_that_cannot_be_written_goes_to_the_log(
+        self, api: Emulator, folder: Path, task: Callable[..., Task]
+    ) -> None:
+        folder.mkdir()
+        (folder / "_teardown").write_text("in the way")
+        batch_id = api.add_batch(2, age_seconds=2 * HOUR)
+
+        assert task(batch_ids=[batch_id], save_results_to=str(folder)).run()["deleted"] == 1
+
+    def test_a_file_of_an_odd_kind_is_removed_where_the_folder_is_new(self, api: Emulator, folder: Path) -> None:
+        batch_id = api.add_batch(2, age_seconds=2 * HOUR)
+
+        Task(batch_ids=[batch_id], save_results_to=f"{folder}/a/b/c").run()
+
+        assert_whole(folder / "a/b/c", batch_id)
+
+
+def test_before_airflow_3_3_the_choice_is_kept_in_a_variable(
+    api: Emulator, monkeypatch: pytest.MonkeyPatch, task: Callable[..., Task]
+) -> None:
+    from airflow_provider_batches import _compat
+
+    kept: dict[str, Any] = {}
+
+    class Variable:
+        @staticmethod
+        def get(key: str, default: Any, deserialize_json: bool) -> Any:
+            return kept.get(key, default)
+
+        @staticmethod
+        def set(key: str, value: Any, serialize_json: bool) -> None:
+            kept[key] = value
+
+        @staticmethod
+        def delete(key: str) -> None:
+            kept.pop(key, None)
+
+    monkeypatch.setattr(_compat, "Variable", Variable)
+    batch_ids = [api.add_batch(age_seconds=(9 - number) * HOUR) for number in range(3)]
+    api.fault(Fault("delete", batch_id=batch_ids[0], status=500, times=None))
+    made = task(older_than="PT1H", limit=2)
+    made.store = None  # type: ignore[assignment]
+    with pytest.raises(AirflowException):
+        made.run()
+    assert kept == {"dag.run.teardown.-1.chosen": batch_ids[:2]}
+    api.clear_faults()
+
+    made.run()
+
+    assert api.ids() == [batch_ids[2]]
+    assert kept == {}
