@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds between calls after the first refusal; each further one doubles them, each answer takes a part off again.
 FIRST_GAP = 0.05
-LAST_GAP = 60.0
+LAST_GAP = 2.0
 EASE = 0.9
 #: Seconds without an answer after which a call that is told to come back later gives up.
 PATIENCE = 3600.0

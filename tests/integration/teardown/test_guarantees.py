@@ -98,7 +98,7 @@ def test_a_worker_that_dies_without_a_word_in_the_middle_of_a_stream(
 
 
 def test_a_triggerer_restarted_while_the_task_is_deferred(api: Emulator, task: MakeTask, folder: Path) -> None:
-    batch_ids = a_few_batches(api)
+    batch_ids = [*a_few_batches(api), api.add_batch(4, status="in_progress", cancel_seconds=1)]
     made = task(batch_ids=batch_ids, save_results_to=str(folder))
     made.restarts = 3
 
