@@ -32,7 +32,9 @@ def main() -> int:
         airflow.api("POST", "/connections", json=connection)
         for dag_file in EXAMPLES.glob("*.py"):
             airflow.wait_for_dag(dag_file.stem)
-            airflow.api("PATCH", f"/dags/{dag_file.stem}", json={"is_paused": False})
+            # What has a schedule is for a person to switch on.
+            if not airflow.api("GET", f"/dags/{dag_file.stem}")["timetable_summary"]:
+                airflow.api("PATCH", f"/dags/{dag_file.stem}", json={"is_paused": False})
         print(f"\nAirflow   {airflow.url}   user {airflow.username}, password {airflow.password}")
         print(f"Emulator  {api.url}   API key {api.api_key}")
         print("\nBatches to try teardown_batch on:")
