@@ -171,6 +171,11 @@ class Wait:
         self._said = ""
         self._said_at = 0.0
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether the API has said that it does not know the batch, though not often enough to be believed."""
+        return 0 < self._missing <= len(MISSING_PAUSES)
+
     def heard(self, answer: MessageBatch | BatchesError, now: float) -> Verdict:
         """Judge what a look at `now` (seconds since the epoch) brought."""
         if isinstance(answer, MessageBatch):

@@ -211,11 +211,16 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
 
         async def look() -> Outcome | None:
             seconds = self._leaves_at(waits[0], leave) - time.time()
-            watch = Poller(open_client).wait(waits, time.time(), self.log.info, self._fails)
-            try:
-                outcomes = await asyncio.wait_for(watch, seconds if seconds < float("inf") else None)
-            except asyncio.TimeoutError:
+            watch = asyncio.ensure_future(Poller(open_client).wait(waits, time.time(), self.log.info, self._fails))
+            await asyncio.wait([watch], timeout=seconds if seconds < float("inf") else None)
+            # The next process would begin to doubt anew, and never come to believe that a batch is missing.
+            while not watch.done() and any(wait.doubtful for wait in waits):
+                await asyncio.wait([watch], timeout=1)
+            if not watch.done():
+                watch.cancel()
+                await asyncio.wait([watch])
                 return None
+            outcomes = watch.result()
             return combine(batch_ids, outcomes, ignore_if_missing=self.ignore_if_missing)
 
         outcome = asyncio.run(look())
