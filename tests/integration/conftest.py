@@ -149,6 +149,9 @@ class Runner:
             run.state, run.error = "failed", error
         except BaseException as error:  # AirflowTaskTimeout is one
             run.state, run.error = "retry", error
+        finally:
+            for task in run.tasks:
+                task.hook.close()
         return run
 
     def _trigger(self, run: Run, deferred: Any) -> Any:

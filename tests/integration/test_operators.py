@@ -34,14 +34,13 @@ def api_that(batches_emulator: Emulator) -> Callable[[Behavior], Emulator]:
 
 
 @every_behavior
-@pytest.mark.parametrize("status", ["in_progress", "canceling", "ended"])
 def test_cancel_succeeds_however_the_api_words_it(
-    status: str, behavior: Behavior, api_that: Callable[[Behavior], Emulator], run: Any
+    behavior: Behavior, api_that: Callable[[Behavior], Emulator], run: Any
 ) -> None:
     api = api_that(behavior)
-    batch_id = api.add_batch(10, status=status)
+    ids = [api.add_batch(10, status=status) for status in ("in_progress", "canceling", "ended")]
 
-    for _ in range(2):
+    for batch_id in ids + ids:
         done = run(CancelBatchOperator, batch_id=batch_id)
         assert (done.state, done.value) == ("success", batch_id), done.error
         assert done.xcom["batch"]["id"] == batch_id
@@ -67,22 +66,22 @@ def test_delete_of_an_ended_batch_leaves_nothing(
 
 
 @every_behavior
-@pytest.mark.parametrize("status", ["in_progress", "canceling"])
 def test_delete_of_a_batch_that_runs_says_so_and_leaves_it(
-    status: str, behavior: Behavior, api_that: Callable[[Behavior], Emulator], run: Any
+    behavior: Behavior, api_that: Callable[[Behavior], Emulator], run: Any
 ) -> None:
     api = api_that(behavior)
-    batch_id = api.add_batch(10, status=status)
+    for status in ("in_progress", "canceling"):
+        batch_id = api.add_batch(10, status=status)
 
-    done = run(DeleteBatchOperator, batch_id=batch_id)
+        done = run(DeleteBatchOperator, batch_id=batch_id)
 
-    assert done.state == "retry"
-    assert type(done.error) is AirflowException
-    assert f"Batch {batch_id} is {status}" in done.text
-    assert "cancel it" in done.text
-    assert done.xcom["batch"]["processing_status"] == status
-    assert "deletion" not in done.xcom
-    assert api.batch(batch_id)
+        assert done.state == "retry"
+        assert type(done.error) is AirflowException
+        assert f"Batch {batch_id} is {status}" in done.text
+        assert "cancel it" in done.text
+        assert done.xcom["batch"]["processing_status"] == status
+        assert "deletion" not in done.xcom
+        assert api.batch(batch_id)
 
 
 @behaviors_of_absence
@@ -324,43 +323,41 @@ from airflow.sdk import DAG
 from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator
 from airflow_provider_batches.sensors.batches import BatchEndedSensor
 
-with DAG("{dag_id}", schedule=None) as dag:
+with DAG("chain", schedule=None) as dag:
     {tasks}
 """
-ONE = """
+TASKS = """
 cancel = CancelBatchOperator(task_id="cancel", batch_id={ids}[0])
 DeleteBatchOperator(
     task_id="delete",
     batch_id=BatchEndedSensor(task_id="wait", batch_id=cancel.output, deferrable=True, poke_interval=0.05).output,
 )
-"""
-MAPPED = """
-cancel = CancelBatchOperator.partial(task_id="cancel").expand(batch_id={ids})
-wait = BatchEndedSensor.partial(task_id="wait", poke_interval=0.05).expand(batch_id=cancel.output)
-DeleteBatchOperator.partial(task_id="delete").expand(batch_id=wait.output)
+
+cancel_each = CancelBatchOperator.partial(task_id="cancel_each").expand(batch_id={ids}[1:])
+wait_each = BatchEndedSensor.partial(task_id="wait_each", poke_interval=0.05).expand(batch_id=cancel_each.output)
+DeleteBatchOperator.partial(task_id="delete_each").expand(batch_id=wait_each.output)
 """
 
 
 @pytest.mark.usefixtures("airflow_db")
-@pytest.mark.parametrize(("dag_id", "tasks", "runs"), [("chain", ONE, 1), ("mapped_chain", MAPPED, 3)])
-def test_the_three_chain_by_their_output(
-    dag_id: str, tasks: str, runs: int, api: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_three_chain_by_their_output_alone_and_mapped(
+    api: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:  # before 3.2
         from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
-    ids = [api.add_batch(10, status="in_progress", cancel_seconds=SOON) for _ in range(runs)]
-    source = CHAIN.format(dag_id=dag_id, tasks=textwrap.indent(tasks.format(ids=ids), "    ").strip())
+    ids = [api.add_batch(10, status="in_progress", cancel_seconds=SOON) for _ in range(4)]
+    source = CHAIN.format(tasks=textwrap.indent(TASKS.format(ids=ids), "    ").strip())
     (tmp_path / "chain.py").write_text(source)
     # The folder that `dag.test()` loads the DAG from once more.
     monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path))
     bag = DagBag(str(tmp_path))
     assert not bag.import_errors
 
-    run = bag.dags[dag_id].test()
+    run = bag.dags["chain"].test()
 
     states = {(ti.task_id, ti.map_index): str(ti.state) for ti in run.get_task_instances()}
     assert set(states.values()) == {"success"}, states
-    assert len(states) == 3 * runs
-    assert [api.batch(batch_id) for batch_id in ids] == [None] * runs
+    assert len(states) == 3 * 4
+    assert [api.batch(batch_id) for batch_id in ids] == [None] * 4

@@ -521,6 +521,18 @@ def test_one_of_several_that_is_missing_counts_as_it_does_alone(
 
 
 @pytest.mark.parametrize("mode", SEVERAL_MODES)
+def test_a_doubt_is_cleared_up_by_the_process_that_has_it(
+    mode: str, api: Emulator, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_batches.api.waiting.MISSING_PAUSES", (0.1, 0.1, 0.1))
+    monkeypatch.setattr("airflow_provider_batches._task.WORKER_SECONDS", 0.15)
+    ids = [api.add_batch(10), "msgbatch_01Unknown"]
+    done = run(BatchEndedSensor, batch_id=ids, poke_interval=POLL, timeout=10, **SEVERAL_MODES[mode][0])
+    assert (done.state, done.reschedules) == ("failed", 0), done.error
+    assert "msgbatch_01Unknown" in done.text
+
+
+@pytest.mark.parametrize("mode", SEVERAL_MODES)
 def test_several_that_do_not_end_in_time_are_a_timeout(
     mode: str, api: Emulator, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
