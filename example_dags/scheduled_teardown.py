@@ -48,7 +48,7 @@ with DAG(
             True,
             type="boolean",
             title="Dry run",
-            description="Report only. **Without it, the batches are deleted**, once their results are saved.",
+            description="Report only. Without it, the batches are deleted, once their results are saved.",
         ),
     },
     doc_md="""
