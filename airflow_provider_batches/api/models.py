@@ -82,6 +82,16 @@ class BatchPage(_Answer):
     last_id: str | None = None
 
 
+class RawPage(_Answer):
+    """A page whose batches are not read yet: of a thousand few may matter, and so many objects at once are what the
+    garbage collector takes for the beginning of more.
+    """
+
+    data: list[dict[str, Any]]
+    has_more: bool = False
+    last_id: str | None = None
+
+
 class DeletedBatch(_Answer):
     """The API's word that a batch is gone."""
 

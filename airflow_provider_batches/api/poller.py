@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import suppress
 from typing import Any
 
+from pydantic import ValidationError
+
 from airflow_provider_batches.api.client import AsyncBatchesClient
 from airflow_provider_batches.api.endpoints import MAX_PAGE
 from airflow_provider_batches.api.errors import (
@@ -25,7 +27,7 @@ from airflow_provider_batches.api.errors import (
     RateLimitError,
     SpendLimitError,
 )
-from airflow_provider_batches.api.models import BatchPage, MessageBatch
+from airflow_provider_batches.api.models import MessageBatch, RawPage
 from airflow_provider_batches.api.retry import pause as retry_pause
 from airflow_provider_batches.api.waiting import Outcome, Wait
 
@@ -51,13 +53,16 @@ class Pages:
         self._newest = 0.0
         self._ends: list[float] = []
 
-    def learn(self, number: int, page: BatchPage) -> None:
+    def learn(self, number: int, page: RawPage) -> None:
         """Take in page `number` of the list, counted from 0."""
         # Times count backwards from here on, so that they grow from page to page.
+        first, last = read_batch(page.data[0]), read_batch(page.data[-1])
+        if isinstance(first, BatchesError) or isinstance(last, BatchesError):
+            return
         if number == 0:
-            self._newest = -page.data[0].created_at.timestamp()
+            self._newest = -first.created_at.timestamp()
         later = self._ends[number + 1 :] if page.has_more else []
-        self._ends[number:] = [-page.data[-1].created_at.timestamp(), *later]
+        self._ends[number:] = [-last.created_at.timestamp(), *later]
 
     def number_of(self, created_at: float) -> int:
         """Return the page on which a batch stands; beyond the known pages, judged by the time that they cover."""
@@ -67,6 +72,14 @@ class Pages:
             between = (self._ends[-1] - self._newest) / (number * MAX_PAGE - 1)
             number += (round((age - self._ends[-1]) / between) - 1) // MAX_PAGE
         return number
+
+
+def read_batch(raw: dict[str, Any]) -> MessageBatch | BatchesError:
+    """Return a batch of a page, or what is wrong with it."""
+    try:
+        return MessageBatch.model_validate(raw)
+    except ValidationError as error:
+        return InvalidResponseError(f"Could not list batches: a batch cannot be read ({error.error_count()} problems).")
 
 
 def worth_a_page(numbers: Iterable[int], page: int) -> bool:
@@ -237,15 +250,17 @@ class Poller:
         most, number, fruitless, cursor = len(near), 0, 0, None
         while self._lists and number < most and worth_a_page(self._numbers(near.values(), number, fruitless), number):
             try:
-                page = await client.page(MAX_PAGE, cursor, retries=0)
+                page = await client.raw_page(cursor, retries=0)
             except BatchesError as error:
                 return self._page_failed(error, number, due)
             self._holds = 0
             before = len(near)
-            for index, batch in enumerate(page.data):
-                near.pop(batch.id, None)
-                for seat in seats.get(batch.id, ()):
-                    seat.told(batch)
+            for index, raw in enumerate(page.data):
+                if waiting := seats.get(str(raw.get("id"))):
+                    near.pop(raw["id"], None)
+                    answer = read_batch(raw)
+                    for seat in waiting:
+                        seat.told(answer)
                 if index % BREATH == 0:
                     await asyncio.sleep(0)
             if page.data:

@@ -24,7 +24,7 @@ from airflow_provider_batches.api import (
     Wait,
 )
 from airflow_provider_batches.api import poller as module
-from airflow_provider_batches.api.models import BatchPage
+from airflow_provider_batches.api.models import RawPage
 from airflow_provider_batches.api.poller import Pages, Poller, worth_a_page
 
 NEWEST = datetime(2026, 11, 1, tzinfo=timezone.utc)
@@ -54,12 +54,13 @@ class FakeClient:
         self.in_flight = self.most_in_flight = 0
         self.page_error: dict[int, BatchesError] = {}
         self.error: BatchesError | None = None
+        self.unreadable: set[str] = set()
         self.closed = False
 
     async def aclose(self) -> None:
         self.closed = True
 
-    async def page(self, limit: int, after_id: str | None = None, *, retries: int) -> BatchPage:
+    async def raw_page(self, after_id: str | None, *, retries: int) -> RawPage:
         assert retries == 0
         ids = list(self.batches)
         start = ids.index(after_id) + 1 if after_id else 0
@@ -68,8 +69,11 @@ class FakeClient:
         if error := self.error or self.page_error.get(start // PAGE):
             raise error
         found = ids[start : start + PAGE]
-        return BatchPage(
-            data=[self.batches[batch_id] for batch_id in found],
+        return RawPage(
+            data=[
+                {"id": batch_id} if batch_id in self.unreadable else self.batches[batch_id].model_dump()
+                for batch_id in found
+            ],
             has_more=start + PAGE < len(ids),
             last_id=found[-1] if found else None,
         )
@@ -183,13 +187,13 @@ def test_a_batch_stands_on_the_page_whose_end_is_older() -> None:
     batches = list(client.batches.values())
     for number in range(3):
         data = batches[number * PAGE : (number + 1) * PAGE]
-        pages.learn(number, BatchPage(data=data, has_more=True))
+        pages.learn(number, RawPage(data=[batch.model_dump() for batch in data], has_more=True))
     assert [pages.number_of(batch.created_at.timestamp()) for batch in batches] == [n // PAGE for n in range(35)]
 
 
 def test_beyond_the_known_pages_the_time_they_cover_tells() -> None:
     pages = Pages()
-    pages.learn(0, BatchPage(data=[a_batch(n) for n in range(PAGE)], has_more=True))
+    pages.learn(0, RawPage(data=[a_batch(n).model_dump() for n in range(PAGE)], has_more=True))
     assert [pages.number_of(a_batch(n).created_at.timestamp()) for n in (10, 59, 60)] == [1, 5, 6]
 
 
@@ -318,6 +322,19 @@ async def test_a_404_is_followed_up_for_that_wait_alone(clock: Clock) -> None:
     assert asked == [["page", "b99"], ["b99"], ["b99"]]
     await waiters.cycle(4)
     assert lost.outcome.result().status == "missing"
+
+
+async def test_a_batch_on_a_page_that_cannot_be_read_is_the_trouble_of_its_own_wait(clock: Clock) -> None:
+    client = FakeClient()
+    client.batches = {f"b{number}": a_batch(number, "ended") for number in range(PAGE)}
+    client.unreadable = {"b0", "b5", f"b{PAGE - 1}"}
+    waiters = Waiters(client, clock)
+    seats = waiters.add(*range(PAGE))
+    await waiters.cycle()
+    assert {seat.wait.batch_id for seat in seats if not seat.outcome.done()} == client.unreadable
+    client.unreadable = set()
+    await waiters.cycle(5)
+    assert all(seat.outcome.result().status == "ended" for seat in seats)
 
 
 async def test_a_401_ends_every_wait(clock: Clock) -> None:
