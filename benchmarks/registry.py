@@ -71,6 +71,7 @@ def _waits(
         Row("block_gc", "  a garbage collection, worst", "s"),
         Row("unnoticed", "ended batches not noticed after 90 s"),
         Row("start_cpu", "start of all: CPU", "s"),
+        Row("start_requests", "start of all: requests"),
         Row("start_seconds", "start of all, until the last is looked at", "s"),
         Row("start_block", "start of all: event loop blocked, worst", "s"),
     )

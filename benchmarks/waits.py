@@ -88,6 +88,7 @@ async def _steady(side: str, api: Control, count: int, seconds: float) -> Number
         "start_cpu": time.process_time() - cpu,
         "start_block": pulse.worst,
     }
+    start["start_requests"] = sum(api.call("GET", "requests?limit=0")["counts"].values())
     await asyncio.sleep(1.5 * POLL_INTERVAL)
 
     api.call("DELETE", "requests")
