@@ -24,6 +24,8 @@ EXTRA_FIELDS = (
     "verify",
     "allow_http",
 )
+#: Our own, and the official provider's.
+CONNECTION_TYPES = ("anthropic_batches", "anthropic")
 #: What the extra of the official provider's connection holds, and the setting it stands for.
 _OFFICIAL_KWARGS = {
     "api_key": "api_key",
@@ -56,6 +58,11 @@ def read_settings(connection: ConnectionLike, environment: Mapping[str, str]) ->
     :raises InvalidArgumentError: A field is wrong; the message names the connection, the field and what is allowed.
     """
     where = f"Connection {connection.conn_id!r}"
+    if connection.conn_type not in CONNECTION_TYPES:
+        # Without this, the password of any connection whose ID a person types into a form would be sent to the API.
+        raise InvalidArgumentError(
+            f"{where} is of type {connection.conn_type!r}; it must be {' or '.join(map(repr, CONNECTION_TYPES))}."
+        )
     extra = _extra(where, connection.extra)
     official = connection.conn_type == "anthropic"
     values = _official_values(where, extra) if official else _values(where, extra)

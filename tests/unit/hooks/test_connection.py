@@ -80,6 +80,7 @@ def test_what_the_official_connection_holds_for_others_is_passed_over() -> None:
     assert _read(conn_type="anthropic", extra=extra) == _read()
 
 
-@pytest.mark.parametrize("conn_type", ["http", "generic", "", None])
-def test_a_connection_of_another_type_is_read_as_ours(conn_type: Any) -> None:
-    assert _read(conn_type=conn_type, extra={"timeout": 3}).timeout == 3
+@pytest.mark.parametrize("conn_type", ["http", "postgres", "generic", "", None])
+def test_the_password_of_a_connection_of_another_type_is_not_sent_anywhere(conn_type: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="must be 'anthropic_batches' or 'anthropic'"):
+        _read(conn_type=conn_type)
