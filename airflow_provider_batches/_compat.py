@@ -47,7 +47,6 @@ except ImportError:  # 3.0, 3.1
 STARTS_FROM_TRIGGER = tuple(int(part) for part in AIRFLOW_VERSION.split(".")[:2]) >= (3, 3)
 
 
-
 class TaskMemory:
     """Keeps small JSON values of a task over its tries, which lose their XComs: in the task's state store, or before
     Airflow 3.3 in a Variable.
@@ -58,9 +57,7 @@ class TaskMemory:
     def __init__(self, context: Mapping[str, Any]) -> None:
         self._store = context.get("task_state_store")
         ti = context["ti"]
-        self._prefix = ".".join(
-            str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index")
-        )
+        self._prefix = ".".join(str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index"))
 
     def get(self, key: str) -> Any:
         """Return a value, None where there is none."""

@@ -119,6 +119,16 @@ class Folder:
             while piece := file.read(_PIECE):
                 yield piece
 
+    def settle(self, name: str) -> None:
+        """Make sure that a power cut does not take a file away again, nor its name."""
+        path = self._in(name)
+        for each in (path, os.path.dirname(path)) if self._local else ():
+            handle = os.open(each, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
         """Write a file, which is there under its name once it is whole, and not at all after an error."""
@@ -128,9 +138,6 @@ class Folder:
             file = self._open(part)
             try:
                 yield file
-                if self._local:
-                    file.flush()
-                    os.fsync(file.fileno())
             finally:
                 file.close()
             self._move(part, self._in(name))
@@ -160,12 +167,6 @@ class Folder:
             self._fs.mv(part, path)
             return
         os.replace(part, path)
-        # What is deleted at the API for good must not be lost to a power cut here.
-        folder = os.open(os.path.dirname(path), os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 class Digest:
@@ -290,6 +291,8 @@ class Saver:
         for piece in self.folder.pieces(name):
             self._go_on()
             digest.update(piece)
+        for each in (name, f"{self.name(batch_id)}.json"):
+            self.folder.settle(each)
         if digest.hexdigest() != saved.record["sha256"]:
             raise SavedFileError(f"{saved.path} has another SHA-256 than the results had when they were read.")
 

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_batches._compat import AirflowException, AirflowFailException
 from airflow_provider_batches.emulator import Behavior, Emulator, Fault
-from tests.integration.teardown.harness import Task, Watch, assert_whole, expected_results
+from tests.integration.teardown.harness import Task, assert_whole, expected_results
 
 HOUR = 3600
 DAY = 24 * HOUR
