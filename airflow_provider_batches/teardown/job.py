@@ -7,7 +7,8 @@ says what is done already.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -255,17 +256,17 @@ class Teardown:
         left = {record.batch_id for record in records}
         self._seen, self._seen_all = {}, False
         read = 0
-        pages = self._pages()
-        while len(left) - read > WORTH:
-            page = await anext(pages, None)
-            if page is None:
-                self._seen_all = True
-                return
-            read += 1
-            self._seen |= {batch.id: batch for batch in page.data if batch.id in left}
-            left -= self._seen.keys()
+        async with aclosing(self._pages()) as pages:
+            while len(left) - read > WORTH:
+                page = await anext(pages, None)
+                if page is None:
+                    self._seen_all = True
+                    return
+                read += 1
+                self._seen |= {batch.id: batch for batch in page.data if batch.id in left}
+                left -= self._seen.keys()
 
-    async def _pages(self) -> AsyncIterator[BatchPage]:
+    async def _pages(self) -> AsyncGenerator[BatchPage, None]:
         """Iterate over the pages of the list, newest first; some batches may come twice."""
         cursor: str | None = None
         restarts = 0
