@@ -47,7 +47,7 @@ bench: $(VENV)/.bench $(OFFICIAL)/.run  ## measure beside the official provider,
 .PHONY: constraints
 constraints: $(VENV)/bin/uv  ## pin the newest versions that fit into constraints.txt
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra emulator \
-		--group dev --group storage --group bench --no-header --no-annotate --no-emit-index-url --output-file constraints.tmp \
+		--group dev --group bench --no-header --no-annotate --no-emit-index-url --output-file constraints.tmp \
 		pyproject.toml
 	@{ echo "# The versions that development and CI run on; made by 'make constraints'."; \
 		cat constraints.tmp; } > constraints.txt
