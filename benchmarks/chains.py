@@ -26,13 +26,13 @@ def run(side: str, url: str) -> Numbers:
         airflow.wait_for_dag("chains")
         time.sleep(SETTLE)
         roots = [airflow.pid(component) for component in COMPONENTS]
-        cpu = _cpu(roots)
+        cpu = cpu_of(roots)
         time.sleep(IDLE)
-        idle = (_cpu(roots) - cpu) / IDLE
-        cpu, clock = _cpu(roots), time.monotonic()
+        idle = (cpu_of(roots) - cpu) / IDLE
+        cpu, clock = cpu_of(roots), time.monotonic()
         run_id = airflow.trigger_dag("chains")
         state = airflow.wait_for_run("chains", run_id, timeout=420)
-        seconds, cpu = time.monotonic() - clock, _cpu(roots) - cpu
+        seconds, cpu = time.monotonic() - clock, cpu_of(roots) - cpu
         tasks = airflow.task_instances("chains", run_id)
     return {
         "cpu": cpu,
@@ -45,7 +45,7 @@ def run(side: str, url: str) -> Numbers:
     }
 
 
-def _cpu(roots: list[int]) -> float:
+def cpu_of(roots: list[int]) -> float:
     """Return the CPU seconds of these processes and all that they have started, ended ones included."""
     children: dict[int, list[int]] = {}
     seconds: dict[int, float] = {}

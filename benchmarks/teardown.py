@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chains import _cpu
+from benchmarks.chains import cpu_of
 from benchmarks.measure import Control, Numbers, main, memory
 from benchmarks.registry import CASES, Case, Row
 from benchmarks.sides import CONNECTION
@@ -112,13 +112,13 @@ def _airflow(api: Control, url: str, count: int) -> Numbers:
         airflow.wait_for_dag("teardown")
         time.sleep(20)
         roots = [airflow.pid(component) for component in COMPONENTS]
-        cpu = _cpu(roots)
+        cpu = cpu_of(roots)
         time.sleep(20)
-        idle = (_cpu(roots) - cpu) / 20
-        cpu, clock = _cpu(roots), time.monotonic()
+        idle = (cpu_of(roots) - cpu) / 20
+        cpu, clock = cpu_of(roots), time.monotonic()
         run_id = airflow.trigger_dag("teardown")
         state = airflow.wait_for_run("teardown", run_id, timeout=420)
-        seconds, cpu = time.monotonic() - clock, _cpu(roots) - cpu
+        seconds, cpu = time.monotonic() - clock, cpu_of(roots) - cpu
         tasks = airflow.task_instances("teardown", run_id)
     return {
         "cpu": cpu,

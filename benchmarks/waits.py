@@ -110,7 +110,6 @@ async def _steady(side: str, api: Control, count: int, seconds: float) -> Number
         "block_gc": pulse.worst_gc,
     }
     await waits.until_noticed(list(ends), PATIENCE)
-    pulse.stop()
     await waits.stop()
     return {**start, **steady, **_delays(waits, {batch_id: end + shift for batch_id, end in ends.items()})}
 
