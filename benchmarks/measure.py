@@ -88,3 +88,5 @@ class Pulse:
             self._gc_started = time.perf_counter()
         else:
             self.worst_gc = max(self.worst_gc, time.perf_counter() - self._gc_started)
+            # In whichever thread it runs, nothing else does meanwhile.
+            self.worst = max(self.worst, self.worst_gc)
