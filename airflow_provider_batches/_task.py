@@ -110,6 +110,12 @@ def check_seconds(name: str, value: object) -> float:
     return float(seconds)
 
 
+def time_to_wait(task: BaseOperator, timeout: float) -> float:
+    """Return for how many seconds a task may wait: `timeout`, or its `execution_timeout` where that is shorter."""
+    # Airflow does not enforce an execution_timeout while a task is deferred, or between reschedules.
+    return min(timeout, task.execution_timeout.total_seconds()) if task.execution_timeout else timeout
+
+
 def run_start(context: Context) -> datetime:
     """Return when the run began, the same in all tries of a task."""
     run = context.get("dag_run")

@@ -21,13 +21,12 @@ from pydantic import ValidationError
 from airflow_provider_batches.api.client import AsyncBatchesClient
 from airflow_provider_batches.api.endpoints import MAX_PAGE
 from airflow_provider_batches.api.errors import (
-    AccessDeniedError,
     BatchesError,
     InvalidResponseError,
     RateLimitError,
-    SpendLimitError,
 )
 from airflow_provider_batches.api.models import MessageBatch, RawPage
+from airflow_provider_batches.api.retry import is_about_the_key
 from airflow_provider_batches.api.retry import pause as retry_pause
 from airflow_provider_batches.api.waiting import Outcome, Wait
 
@@ -329,7 +328,7 @@ class Poller:
                 self._held_until, self._held_by = now + pause, error
                 log.warning("%d waits are held back for %.1f s. %s", len(self._seats), pause, error)
             return True
-        if isinstance(error, SpendLimitError) or (isinstance(error, AccessDeniedError) and error.status == 401):
+        if is_about_the_key(error):
             for seat in self._seats:
                 seat.told(error)
             return True

@@ -12,7 +12,13 @@ from typing import Any
 from tenacity import RetryCallState, retry_if_exception, stop_after_attempt
 
 from airflow_provider_batches.api.endpoints import Call
-from airflow_provider_batches.api.errors import APIConnectionError, APIStatusError, BatchesError
+from airflow_provider_batches.api.errors import (
+    AccessDeniedError,
+    APIConnectionError,
+    APIStatusError,
+    BatchesError,
+    SpendLimitError,
+)
 
 FIRST_PAUSE = 0.5
 LAST_PAUSE = 8.0
@@ -26,6 +32,11 @@ _NOT_ABOUT_THE_BATCH = frozenset({401, 402, 408, 413, 429})
 def is_about_the_batch(error: BaseException) -> bool:
     """Whether a refusal may be explained by the state of the batch: any 4xx that the contract does not tie down."""
     return isinstance(error, APIStatusError) and 400 <= error.status < 500 and error.status not in _NOT_ABOUT_THE_BATCH
+
+
+def is_about_the_key(error: BaseException) -> bool:
+    """Whether a refusal is about who asks or who pays, so that no other call would be answered either."""
+    return isinstance(error, SpendLimitError) or (isinstance(error, AccessDeniedError) and error.status == 401)
 
 
 def may_repeat(call: Call[Any], error: BaseException) -> bool:

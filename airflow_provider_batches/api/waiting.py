@@ -64,6 +64,11 @@ class Outcome:
             )
         return None
 
+    def ends_the_others(self, *, ignore_if_missing: bool = False) -> bool:
+        """Whether a wait for several batches that includes this one has failed, so that the others are pointless."""
+        # The time is over for all at once: those that have ended by then count as ended.
+        return self.status != "timeout" and self.failure(ignore_if_missing=ignore_if_missing) is not None
+
     def event(self) -> dict[str, Any]:
         """Return the outcome as plain JSON types, for a trigger's event."""
         return {

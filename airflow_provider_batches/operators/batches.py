@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_provider_batches._compat import conf
-from airflow_provider_batches._task import BatchTask, airflow_errors, check_seconds, run_start
+from airflow_provider_batches._task import (
+    BatchTask,
+    airflow_errors,
+    check_seconds,
+    run_start,
+    time_to_wait,
+)
 from airflow_provider_batches.api import BatchNotEndedError, NotFoundError, Outcome, Wait, check_batch_id
 from airflow_provider_batches.api.waiting import describe
 from airflow_provider_batches.hooks.batches import (
@@ -85,10 +91,8 @@ class CancelBatchOperator(BatchTask):
             if batch.ended or not self.wait_for_completion:
                 return batch_id
             now = time.time()
-            limit = self.timeout
-            if self.execution_timeout:
-                limit = min(limit, self.execution_timeout.total_seconds())
-            wait = Wait(batch_id, poll_interval=self.poll_interval, start_time=now, end_time=now + limit)
+            end = now + time_to_wait(self, self.timeout)
+            wait = Wait(batch_id, poll_interval=self.poll_interval, start_time=now, end_time=end)
             leave = (lambda pause: self._leave_to_triggerer(batch_id, wait)) if self.deferrable else None
             return self._finish(context, self._wait(wait, leave))
 

@@ -15,7 +15,14 @@ from urllib.parse import quote
 from airflow.sdk import BaseOperator
 
 from airflow_provider_batches._compat import AirflowException, AirflowFailException, TaskMemory
-from airflow_provider_batches._task import BACKSTOP, WORKER_SECONDS, airflow_errors, check_seconds, run_start
+from airflow_provider_batches._task import (
+    BACKSTOP,
+    WORKER_SECONDS,
+    airflow_errors,
+    check_seconds,
+    run_start,
+    time_to_wait,
+)
 from airflow_provider_batches.api import MessageBatch
 from airflow_provider_batches.api.pacing import PacedClient
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, BatchesHook
@@ -247,10 +254,7 @@ class TeardownBatchesOperator(BaseOperator):
 
     def _leave(self, running: list[str], left: list[Record], tally: Tally) -> None:
         now = time.time()
-        limit = self.timeout
-        if self.execution_timeout:
-            # Airflow does not enforce it while a task is deferred.
-            limit = min(limit, self.execution_timeout.total_seconds())
+        limit = time_to_wait(self, self.timeout)
         self.log.info("%d batches have not ended yet; the wait goes on in the triggerer", len(running))
         self.defer(
             trigger=BatchEndedTrigger(

@@ -23,7 +23,13 @@ from airflow_provider_batches._compat import (
     TaskDeferralTimeout,
     conf,
 )
-from airflow_provider_batches._task import BACKSTOP, BatchTask, airflow_errors, check_seconds
+from airflow_provider_batches._task import (
+    BACKSTOP,
+    BatchTask,
+    airflow_errors,
+    check_seconds,
+    time_to_wait,
+)
 from airflow_provider_batches.api import AsyncBatchesClient, Outcome, Wait
 from airflow_provider_batches.api.endpoints import check_batch_ids
 from airflow_provider_batches.api.poller import Poller
@@ -101,7 +107,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
             _check_start_from_trigger(batch_id=batch_id, conn_id=conn_id)
         self.start_from_trigger = self._wants_trigger_start and STARTS_FROM_TRIGGER
         if self.start_from_trigger:
-            limit = min(self.timeout, self._hard_limit)
+            limit = time_to_wait(self, self.timeout)
             self.start_trigger_args = StartTriggerArgs(
                 trigger_cls=f"{BatchEndedTrigger.__module__}.{BatchEndedTrigger.__qualname__}",
                 trigger_kwargs={
@@ -175,11 +181,6 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
             )
 
     @property
-    def _hard_limit(self) -> float:
-        # Airflow does not enforce it while a task is deferred or between reschedules.
-        return self.execution_timeout.total_seconds() if self.execution_timeout else float("inf")
-
-    @property
     def _longest_pause(self) -> float:
         if self.max_wait:
             return float(self.max_wait.total_seconds())
@@ -199,7 +200,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         if self.reschedule and not self.deferrable:
             first = context["ti"].get_first_reschedule_date(context)
             start = first.timestamp() if first else start
-        return start, start + min(self.timeout, self._hard_limit)
+        return start, start + time_to_wait(self, self.timeout)
 
     def _wait_for_all(self, waits: list[Wait], leave: Callable[[float], None] | None) -> Outcome:
         """Return how a wait for several batches ends, looked at through a poller on this worker."""
@@ -231,13 +232,13 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         return outcome
 
     def _fails(self, outcome: Outcome) -> bool:
-        # The time is over for all at once: those that have ended by then count as ended.
-        return outcome.status != "timeout" and outcome.failure(ignore_if_missing=self.ignore_if_missing) is not None
+        return outcome.ends_the_others(ignore_if_missing=self.ignore_if_missing)
 
     def _finish(self, context: Context, outcome: Outcome) -> str | list[str]:
         self._push_batch(context, outcome.snapshot)
         if outcome.status == "timeout":
-            raise (AirflowTaskTimeout if self._hard_limit < self.timeout else AirflowSensorTimeout)(outcome.message)
+            cut = time_to_wait(self, self.timeout) < self.timeout
+            raise (AirflowTaskTimeout if cut else AirflowSensorTimeout)(outcome.message)
         failure = outcome.failure(
             ignore_if_missing=self.ignore_if_missing, fail_on_partial_error=self.fail_on_partial_error
         )

@@ -14,7 +14,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_batches.api import (
-    AccessDeniedError,
     APIStatusError,
     BatchesClient,
     BatchesError,
@@ -22,12 +21,11 @@ from airflow_provider_batches.api import (
     MessageBatch,
     NotFoundError,
     RateLimitError,
-    SpendLimitError,
 )
 from airflow_provider_batches.api.endpoints import MAX_PAGE
 from airflow_provider_batches.api.models import BatchPage
 from airflow_provider_batches.api.pacing import PacedClient
-from airflow_provider_batches.api.retry import is_about_the_batch
+from airflow_provider_batches.api.retry import is_about_the_batch, is_about_the_key
 from airflow_provider_batches.teardown.progress import Progress
 from airflow_provider_batches.teardown.saving import Saver, StoppedError
 from airflow_provider_batches.teardown.selection import Selection
@@ -193,7 +191,7 @@ class Teardown:
     def _failed(self, record: Record, error: Exception) -> None:
         record.error = str(error) if isinstance(error, BatchesError) else f"{type(error).__name__}: {error}"
         record.transient = error.passing if isinstance(error, BatchesError) else True
-        if isinstance(error, SpendLimitError) or (isinstance(error, AccessDeniedError) and error.status == 401):
+        if isinstance(error, BatchesError) and is_about_the_key(error):
             self.fatal = error
         if not isinstance(error, StoppedError):
             self._say(f"Batch {record.batch_id}: {record.error}")

@@ -137,9 +137,10 @@ class BatchEndedTrigger(BaseTrigger):
         finally:
             if not poller.busy and pollers.get(self.conn_id) is poller:
                 del pollers[self.conn_id]
-        if check_batch_ids(self.batch_id) == [self.batch_id]:
+        batch_ids = [wait.batch_id for wait in waits]
+        if batch_ids == [self.batch_id]:
             return outcomes[0]
-        return combine(check_batch_ids(self.batch_id), outcomes, ignore_if_missing=self.ignore_if_missing)
+        return combine(batch_ids, outcomes, ignore_if_missing=self.ignore_if_missing)
 
     def _waits(self) -> list[Wait]:
         start = time.time() if self.start_time is None else self.start_time
@@ -156,8 +157,7 @@ class BatchEndedTrigger(BaseTrigger):
         ]
 
     def _pointless(self, outcome: Outcome) -> bool:
-        # The time is over for all at once: those that have ended by then count as ended.
-        return outcome.status != "timeout" and outcome.failure(ignore_if_missing=self.ignore_if_missing) is not None
+        return outcome.ends_the_others(ignore_if_missing=self.ignore_if_missing)
 
 
 def _find_poller(conn_id: str) -> tuple[dict[str, Poller], Poller]:
