@@ -41,7 +41,7 @@ build: $(VENV)/.dev  ## wheel and source distribution in dist/
 	@ls dist
 
 .PHONY: bench
-bench: $(VENV)/.bench $(OFFICIAL)/.run  ## measure beside the official provider, into benchmarks/RESULTS.md (40 minutes)
+bench: $(VENV)/.bench $(OFFICIAL)/.run  ## measure beside the official provider, into benchmarks/RESULTS.md (takes long)
 	@$(PY) benchmarks/run.py --official $(OFFICIAL)/bin/python $(if $(ARGS),$(ARGS),--write)
 
 .PHONY: constraints
