@@ -47,8 +47,8 @@ bench: $(VENV)/.bench $(OFFICIAL)/.run  ## measure beside the official provider,
 .PHONY: constraints
 constraints: $(VENV)/bin/uv  ## pin the newest versions that fit into constraints.txt
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra emulator \
-		--group dev --group bench --no-header --no-annotate --no-emit-index-url --output-file constraints.tmp \
-		pyproject.toml
+		--group dev --group bench --group e2e --group distributed --group compat --group docs --group audit \
+		--no-header --no-annotate --no-emit-index-url --output-file constraints.tmp pyproject.toml
 	@{ echo "# The versions that development and CI run on; made by 'make constraints'."; \
 		cat constraints.tmp; } > constraints.txt
 	@rm constraints.tmp
@@ -58,7 +58,7 @@ clean:  ## remove everything that these commands made
 	@rm -rf $(VENV) $(OFFICIAL) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# One environment: `.run` marks what the demo needs, `.dev` what tests and linters need on top of it.
+# One environment: `.run` marks what the demo needs, `.dev`, `.bench`, ... the dependency groups on top of it.
 
 $(VENV)/bin/uv:
 	@python= ; for name in $(PYTHON) python3.11 python3.12 python3.13 python3; do \
@@ -74,14 +74,9 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/uv
 	@$(INSTALL) --group airflow --editable '.[emulator]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run
-	@echo 'Installing what tests and linters need into $(VENV) ...'
-	@$(INSTALL) --group dev
-	@touch $@
-
-$(VENV)/.bench: $(VENV)/.run
-	@echo 'Installing what the benchmarks need into $(VENV) ...'
-	@$(INSTALL) --group bench
+$(VENV)/.%: $(VENV)/.run
+	@echo 'Installing the dependency group $* into $(VENV) ...'
+	@$(INSTALL) --group $*
 	@touch $@
 
 # The same Airflow with the official provider, and without this one.
