@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -40,6 +41,8 @@ BLOCK = 8 * 1024 * 1024
 #: How often a stream that is cut short is read, in all.
 READS = 5
 _PIECE = 1024 * 1024
+#: Pieces that may wait to be written, so that neither side stands still when the other falters for a moment.
+_AHEAD = 8
 
 
 class SavedFileError(BatchesError):
@@ -181,14 +184,14 @@ class Digest:
         self._hash = hashlib.sha256()
         self._chunks: list[bytes] = []
         self._held = 0
-        self._writing: Future[None] | None = None
+        self._writing: deque[Future[None]] = deque()
         self._thread = ThreadPoolExecutor(1)
 
     def __enter__(self) -> Digest:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._thread.shutdown()
+        self._thread.shutdown(cancel_futures=True)
 
     def add(self, chunk: bytes) -> None:
         """Take the next bytes."""
@@ -200,17 +203,17 @@ class Digest:
     def end(self) -> str:
         """Return the SHA-256 once all is written."""
         self._hand_over()
-        self._wait()
+        self._wait(0)
         return self._hash.hexdigest()
 
     def _hand_over(self) -> None:
-        self._wait()
-        self._writing = self._thread.submit(self._write, b"".join(self._chunks))
+        self._writing.append(self._thread.submit(self._write, b"".join(self._chunks)))
         self._chunks, self._held = [], 0
+        self._wait(_AHEAD)
 
-    def _wait(self) -> None:
-        if self._writing is not None:
-            self._writing.result()
+    def _wait(self, left: int) -> None:
+        while len(self._writing) > left:
+            self._writing.popleft().result()
 
     def _write(self, piece: bytes) -> None:
         self._hash.update(piece)
