@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -128,12 +129,17 @@ class BatchEndedTrigger(BaseTrigger):
             return 0.0
         return min(FIRST_LOOK, max(0.0, self.start_time + FIRST_LOOK - time.time()))
 
+    def _first_look(self) -> float:
+        """Return when to look first, seconds since the epoch: a whole second, so that newcomers look together."""
+        grid = min(1.0, self.poll_interval / 10)
+        return math.ceil((time.time() + self._quiet_seconds()) / grid) * grid
+
     async def _outcome(self) -> Outcome:
         waits = self._waits()
         # No await between finding the poller and joining it, so that it cannot be dropped in between.
         pollers, poller = _find_poller(self.conn_id)
         try:
-            outcomes = await poller.wait(waits, time.time() + self._quiet_seconds(), log.info, self._pointless)
+            outcomes = await poller.wait(waits, self._first_look(), log.info, self._pointless)
         finally:
             if not poller.busy and pollers.get(self.conn_id) is poller:
                 del pollers[self.conn_id]
