@@ -152,6 +152,8 @@ def _create_body(requests: Iterable[Mapping[str, Any] | BatchRequest]) -> bytes:
     seen: set[str] = set()
     for index, request in enumerate(requests):
         where = f"requests[{index}]"
+        if index == MAX_REQUESTS:
+            raise InvalidArgumentError(f"requests: got more than {MAX_REQUESTS:,}; a batch holds no more. Split it.")
         try:
             checked = request if isinstance(request, BatchRequest) else BatchRequest.model_validate(request)
         except ValidationError as error:
@@ -175,10 +177,8 @@ def _create_body(requests: Iterable[Mapping[str, Any] | BatchRequest]) -> bytes:
             raise InvalidArgumentError(
                 f"{where}.params of {checked.custom_id!r} cannot be sent as JSON: {error}."
             ) from None
-    if not 1 <= len(rendered) <= MAX_REQUESTS:
-        raise InvalidArgumentError(
-            f"requests: got {len(rendered)}; a batch holds 1 to {MAX_REQUESTS:,}. Split larger ones."
-        )
+    if not rendered:
+        raise InvalidArgumentError(f"requests: got 0; a batch holds 1 to {MAX_REQUESTS:,}.")
     body = b'{"requests":[%b]}' % b",".join(rendered)
     if len(body) > MAX_BYTES:
         raise InvalidArgumentError(f"requests: {len(body):,} bytes; a batch holds at most {MAX_BYTES:,}. Split it.")

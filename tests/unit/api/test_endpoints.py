@@ -232,8 +232,15 @@ class TestCreate:
 
     def test_of_one_request_more_is_refused(self, monkeypatch):
         monkeypatch.setattr(endpoints, "MAX_REQUESTS", 3)
-        with pytest.raises(InvalidArgumentError, match="got 4"):
+        with pytest.raises(InvalidArgumentError, match="got more than 3"):
             endpoints.create({"custom_id": str(i), "params": {}} for i in range(4))
+
+    def test_of_far_too_many_is_refused_before_all_are_read(self, monkeypatch):
+        monkeypatch.setattr(endpoints, "MAX_REQUESTS", 3)
+        requests = ({"custom_id": str(i), "params": {}} for i in range(100))
+        with pytest.raises(InvalidArgumentError):
+            endpoints.create(requests)
+        assert next(requests)["custom_id"] == "4"
 
     def test_of_as_many_bytes_as_a_batch_holds_is_taken(self, monkeypatch):
         size = len(endpoints.create([REQUEST]).body)
