@@ -126,8 +126,6 @@ class Verdict:
     outcome: Outcome | None = None
     pause: float = 0.0
     news: str | None = None
-    #: Whether the look left it open if the batch exists, so that the next one should not be put off.
-    doubtful: bool = False
 
 
 class Wait:
@@ -178,7 +176,10 @@ class Wait:
 
     @property
     def doubtful(self) -> bool:
-        """Whether the API has said that it does not know the batch, though not often enough to be believed."""
+        """Whether the API has said that it does not know the batch, though not often enough to be believed.
+
+        The next look should not be put off then: another wait would begin to doubt anew.
+        """
         return 0 < self._missing <= len(MISSING_PAUSES)
 
     def heard(self, answer: MessageBatch | BatchesError, now: float) -> Verdict:
@@ -204,19 +205,19 @@ class Wait:
     def _heard_404(self, error: NotFoundError, now: float) -> Verdict:
         self._missing += 1
         if self._missing <= len(MISSING_PAUSES):
-            return self._go_on(MISSING_PAUSES[self._missing - 1], now, error, doubtful=True)
+            return self._go_on(MISSING_PAUSES[self._missing - 1], now, error)
         believed = missing(self.batch_id, error)
         return Verdict(self._outcome("missing", str(believed), believed))
 
     def _settling(self, pause: float) -> float:
         return min(self.poll_interval, max(self.first_pause, pause))
 
-    def _go_on(self, pause: float, now: float, answer: MessageBatch | BatchesError, doubtful: bool = False) -> Verdict:
+    def _go_on(self, pause: float, now: float, answer: MessageBatch | BatchesError) -> Verdict:
         if now >= self.end_time:
             return Verdict(self._outcome("timeout", self._timeout_text(), self._trouble))
         asked = min(MAX_ASKED_PAUSE, self._trouble.retry_after or 0.0) if self._trouble else 0.0
         pause = min(max(pause, asked), self.end_time - now)
-        return Verdict(pause=pause, news=self._news(answer, pause, now), doubtful=doubtful)
+        return Verdict(pause=pause, news=self._news(answer, pause, now))
 
     def _outcome(self, status: Status, message: str, error: BatchesError | None = None) -> Outcome:
         return Outcome(status, self.batch_id, message, json.loads(self._seen) if self._seen else None, error)

@@ -192,7 +192,7 @@ def look_until(
         verdict = wait.heard(answer, clock())
         if verdict.news:
             log.info(verdict.news)
-        if verdict.outcome or (clock() + verdict.pause > until and not verdict.doubtful):
+        if verdict.outcome or (clock() + verdict.pause > until and not wait.doubtful):
             return verdict
         sleep(verdict.pause)
 

@@ -163,7 +163,9 @@ class TestA404:
         assert (type(outcome.error), "workspace" in outcome.message) == (NotFoundError, True)
 
     def test_is_doubtful_until_then(self):
-        assert a_wait().heard(missing(), START).doubtful
+        wait = a_wait()
+        wait.heard(missing(), START)
+        assert wait.doubtful
 
     def test_counts_from_the_start_where_the_batch_was_seen_in_between(self, batch):
         answers = [missing(), missing(), missing(), batch(), missing(), missing(), missing()]
@@ -179,7 +181,9 @@ class TestA404:
 
 @pytest.mark.parametrize("answer", ["running", "trouble"])
 def test_what_is_clear_is_not_doubtful(answer, batch):
-    assert not a_wait().heard(batch() if answer == "running" else APIConnectionError("x"), START).doubtful
+    wait = a_wait()
+    wait.heard(batch() if answer == "running" else APIConnectionError("x"), START)
+    assert not wait.doubtful
 
 
 class TestTheNews:
