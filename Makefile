@@ -26,8 +26,8 @@ up: $(VENV)/.run  ## Airflow's UI with the emulator and the examples, until Ctrl
 	@exec $(PY) -m scripts.up
 
 .PHONY: test
-test: $(VENV)/.dev  ## all tests, with branch coverage (ARGS="-k name" for some of them)
-	@$(PY) -m pytest $(if $(ARGS),$(ARGS),-n 2 --no-loadscope-reorder --cov --cov-report=term)
+test: $(VENV)/.dev  ## all tests (ARGS="-k name" for some of them, COVERAGE=1 with branch coverage)
+	@$(PY) -m pytest $(if $(ARGS),$(ARGS),-n 2 --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term))
 
 .PHONY: lint
 lint: $(VENV)/.dev  ## ruff and mypy
