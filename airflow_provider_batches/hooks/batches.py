@@ -120,8 +120,8 @@ class BatchesHook(BaseHook):
         return self.get_conn().create(requests)
 
     def get_batch(self, batch_id: str) -> MessageBatch:
-        """Return a batch as it is now. See BatchesClient.retrieve."""
-        return self.get_conn().retrieve(batch_id)
+        """Return a batch as it is now. See BatchesClient.find."""
+        return self.get_conn().find(batch_id)
 
     def list_batches(
         self, limit: int = 1000, after_id: str | None = None, before_id: str | None = None
