@@ -36,6 +36,8 @@ _HINTS: dict[type[APIStatusError], str] = {
     RequestTooLargeError: "Split the batch.",
     RateLimitError: "All batch calls of the organization share one limit of requests a minute.",
 }
+_NO_BATCHES_HINT = "Check the connection's host: it has no batches there."
+_NO_BODY_HINT = "This call is small: check the proxy on the way to the API."
 _REDIRECT_HINT = "Redirects are not followed, so that no other host sees the key: set the API's own URL."
 
 
@@ -84,9 +86,9 @@ def refusal(
         request_id = request_id or envelope.request_id
     kind = _kind(status, code)
     name = error_type or (HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "unknown")
-    hint = _REDIRECT_HINT if 300 <= status < 400 else _HINTS.get(kind, "")
     return kind(
-        f"Could not {call.action}: {status} {name}: {message or 'no text'} (request-id {request_id}). {hint}".strip(),
+        f"Could not {call.action}: {status} {name}: {message or 'no text'} (request-id {request_id}). "
+        f"{_hint(call, kind, status)}".strip(),
         status=status,
         error_type=error_type,
         message=message,
@@ -104,6 +106,16 @@ def _kind(status: int, code: object) -> type[APIStatusError]:
     if status in _TRANSIENT or status >= 500:
         return ServerError
     return {404: NotFoundError, 413: RequestTooLargeError, 429: RateLimitError}.get(status, APIStatusError)
+
+
+def _hint(call: Call[Any], kind: type[APIStatusError], status: int) -> str:
+    if 300 <= status < 400:
+        return _REDIRECT_HINT
+    if kind is NotFoundError and not call.batch_id:
+        return _NO_BATCHES_HINT
+    if kind is RequestTooLargeError and call.body is None:
+        return _NO_BODY_HINT
+    return _HINTS.get(kind, "")
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -53,6 +53,12 @@ _NOT_SENT = (
     httpx.UnsupportedProtocol,
 )
 _CONNECT_SECONDS = 10.0
+_UNSENT_HINT = "Check the connection's host, port and proxy."
+_CERTIFICATE_HINT = "Name the CA file of whoever signed the host's certificate in the connection's verify."
+_DOUBT_HINT = (
+    "The batch may have been created all the same, and a second one would cost money too: look into the list of "
+    "batches before you try again."
+)
 
 
 @lru_cache(maxsize=8)
@@ -80,26 +86,26 @@ class _Exchange:
             )
         except APIStatusError as error:
             error.answer_was_lost = self._lost
-            self._lost = self._lost or (isinstance(error, ServerError) and error.status != 409)
-            raise self._redacted(error) from None
+            raise self._redacted(error, lost=isinstance(error, ServerError) and error.status != 409) from None
         except InvalidResponseError as error:
-            self._lost = True
-            raise self._redacted(error) from None
+            raise self._redacted(error, lost=True) from None
 
     def failed(self, error: httpx.HTTPError) -> APIConnectionError:
         """Return what to raise where no answer came."""
         sent = not isinstance(error, _NOT_SENT)
-        self._lost = self._lost or sent
+        hint = "" if sent else _CERTIFICATE_HINT if "CERTIFICATE_VERIFY_FAILED" in str(error) else _UNSENT_HINT
         # The client's own errors only: httpx's hold the request with its headers.
-        return self._redacted(
-            APIConnectionError(
-                f"Could not {self.call.action}: no answer from {self.settings.base_url} "
-                f"({type(error).__name__}: {str(error) or 'no details'}).",
-                sent=sent,
-            )
+        text = (
+            f"Could not {self.call.action}: no answer from {self.settings.base_url} "
+            f"({type(error).__name__}: {_details(error)}). {hint}"
         )
+        return self._redacted(APIConnectionError(text.strip(), sent=sent), lost=sent)
 
-    def _redacted(self, error: BatchesErrorT) -> BatchesErrorT:
+    def _redacted(self, error: BatchesErrorT, lost: bool) -> BatchesErrorT:
+        """Return the error without secrets; `lost` where the request may have done its work all the same."""
+        self._lost = self._lost or lost
+        if lost and not self.call.repeatable:
+            error.args = (f"{error} {_DOUBT_HINT}",)
         error.args = tuple(self.settings.redact(str(arg)) for arg in error.args)
         if isinstance(error, APIStatusError):
             error.message = self.settings.redact(error.message)
@@ -108,6 +114,14 @@ class _Exchange:
 
 
 BatchesErrorT = TypeVar("BatchesErrorT", bound=BatchesError)
+
+
+def _details(error: BaseException) -> str:
+    """Return what an error says, or what has caused it: httpx's errors of the async client are often silent."""
+    cause: BaseException | None = error
+    while cause and not str(cause):
+        cause = cause.__cause__ or cause.__context__
+    return str(cause) if cause else "timed out" if isinstance(error, httpx.TimeoutException) else "no details"
 
 
 class _BaseClient(Generic[C]):

@@ -62,12 +62,22 @@ def pause(attempt: int, error: BaseException | None, chance: Callable[[], float]
 def schedule(call: Call[Any], attempts: int) -> dict[str, Any]:
     """Return what tenacity needs to run a call at most `attempts` times."""
 
+    def failed(state: RetryCallState) -> BaseException | None:
+        return state.outcome.exception() if state.outcome else None
+
     def wait(state: RetryCallState) -> float:
-        return pause(state.attempt_number, state.outcome.exception() if state.outcome else None)
+        return pause(state.attempt_number, failed(state))
+
+    def give_up(state: RetryCallState) -> None:
+        error = failed(state)
+        if isinstance(error, BatchesError) and state.attempt_number > 1:
+            error.args = (f"{error} Given up after {state.attempt_number} attempts.",)
+        if error:
+            raise error
 
     return {
         "retry": retry_if_exception(lambda error: may_repeat(call, error)),
         "wait": wait,
         "stop": stop_after_attempt(attempts),
-        "reraise": True,
+        "retry_error_callback": give_up,
     }

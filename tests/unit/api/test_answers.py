@@ -152,12 +152,19 @@ class TestARefusal:
             (401, "Check the API key in the connection's password"),
             (402, "raises the limit or pays"),
             (404, "the key belongs to the batch's workspace"),
-            (413, "Split the batch"),
+            (413, "check the proxy on the way to the API"),
             (429, "share one limit of requests a minute"),
         ],
     )
     def test_says_what_to_do(self, status, hint):
         assert hint in str(refusal(RETRIEVE, status, {}, envelope()))
+
+    def test_of_a_batch_that_is_too_large_says_to_split_it(self):
+        create = endpoints.create([{"custom_id": "a", "params": {}}])
+        assert "Split the batch" in str(refusal(create, 413, {}, envelope()))
+
+    def test_for_a_list_that_is_not_there_says_to_check_the_host(self):
+        assert "Check the connection's host" in str(refusal(endpoints.page(), 404, {}, envelope()))
 
     def test_has_the_request_id_of_its_body_where_no_header_has_one(self):
         assert refusal(RETRIEVE, 500, {}, envelope(request_id="req_body")).request_id == "req_body"

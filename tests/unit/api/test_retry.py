@@ -200,6 +200,13 @@ class TestTheSchedule:
             Retrying(**retry.schedule(RETRIEVE, 1))(fail)
         assert caught.value is error
 
+    def test_says_after_how_many_attempts_it_gave_up(self):
+        def fail():
+            raise refused(503, retry_after="0")
+
+        with pytest.raises(BatchesError, match=r"Given up after 3 attempts\.$"):
+            Retrying(**retry.schedule(RETRIEVE, 3))(fail)
+
     async def test_serves_the_async_client_too(self):
         made = []
 
