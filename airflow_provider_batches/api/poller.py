@@ -324,7 +324,8 @@ class Poller:
         if isinstance(error, RateLimitError):
             if now >= self._held_until:
                 self._holds += 1
-                pause = retry_pause(self._holds, error)
+                # However soon the API says to come back: what it refuses again and again is asked less often.
+                pause = max(retry_pause(self._holds, error), retry_pause(self._holds, None))
                 self._held_until, self._held_by = now + pause, error
                 log.warning("%d waits are held back for %.1f s. %s", len(self._seats), pause, error)
             return True

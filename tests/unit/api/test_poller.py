@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import time
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -363,6 +364,17 @@ async def test_a_429_holds_the_whole_poller_back_and_costs_no_wait_anything(cloc
     waiters.client.error = None
     assert await waiters.cycle(5.2) == ["page", "page"]
     assert not any(seat.wait._failures for seat in seats)
+
+
+async def test_a_limit_that_asks_for_no_pause_is_asked_less_and_less_often(clock: Clock) -> None:
+    waiters = Waiters(FakeClient(3), clock)
+    waiters.add(0)
+    waiters.client.error = RateLimitError("slow", status=429, retry_after=0.0)
+    times = []
+    while len(times) < 6:
+        if await waiters.cycle(0.25):
+            times.append(clock.now)
+    assert [later - sooner for sooner, later in pairwise(times)][-1] >= 6
 
 
 async def test_a_429_in_the_middle_of_retrieves_ends_the_cycle(clock: Clock) -> None:
