@@ -35,6 +35,10 @@ lint: $(VENV)/.dev  ## ruff and mypy
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
+.PHONY: reliability
+reliability: $(VENV)/.dev  ## docs/reliability.md from the fault matrix of the tests
+	@$(PY) -m tests.integration.reliability.page
+
 .PHONY: build
 build: $(VENV)/.dev  ## wheel and source distribution in dist/
 	@$(VENV)/bin/uv build --quiet --out-dir dist

@@ -1,0 +1,45 @@
+"""Operators with retries in an outage of ten minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator, ListBatchesOperator
+from airflow_provider_batches.operators.results import SaveBatchResultsOperator
+from tests.integration.reliability.matrix import CALLS, ROWS, TEN_MINUTES, Row
+from tests.integration.reliability.stage import Stage
+
+#: Airflow's default, in seconds.
+RETRY_DELAY = 300
+
+
+@pytest.mark.parametrize(
+    "operator", [CancelBatchOperator, DeleteBatchOperator, ListBatchesOperator, SaveBatchResultsOperator]
+)
+@pytest.mark.parametrize("row", [row for row in ROWS if TEN_MINUTES in row.lasts], ids=lambda row: row.plain_name)
+def test_the_third_try_of_a_task_comes_through(
+    row: Row, operator: Any, stage: Callable[[Row, str], Stage], run: Any, task_instance: Any, tmp_path: Path
+) -> None:
+    set_up = stage(row, TEN_MINUTES)
+    set_up.strike(*CALLS)
+    batch_id = set_up.api.add_batch(
+        3, status="in_progress" if operator is CancelBatchOperator else "ended", age_seconds=60
+    )
+    options: dict[str, Any] = {"batch_id": batch_id}
+    if operator is ListBatchesOperator:
+        options = {"older_than": timedelta(seconds=1)}
+    if operator is SaveBatchResultsOperator:
+        options["path"] = f"file://{tmp_path}"
+
+    states = []
+    for number in (1, 2, 3):
+        done = run(operator, ti=task_instance("task", number, 2), retries=2, **options)
+        states.append(done.state)
+        set_up.clock.sleep(RETRY_DELAY)
+
+    assert states == ["retry", "retry", "success"], done.error
