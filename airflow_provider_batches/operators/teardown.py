@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 #: Batches that an error text names; all are in the log and in the full record.
 NAMED = 200
+#: Seconds after which the records of what is done are written: a worker that is killed takes no more of them with it.
+RECORD_SECONDS = 30.0
 _CHOSEN = "chosen"
 
 
@@ -130,6 +132,7 @@ class TeardownBatchesOperator(BaseOperator):
         self._read_selection(None)
         self._stopped = False
         self._fatal = False
+        self._written: set[str] = set()
 
     @cached_property
     def hook(self) -> BatchesHook:
@@ -222,13 +225,14 @@ class TeardownBatchesOperator(BaseOperator):
     ) -> list[Record]:
         """Do what can be done now; return what is left."""
         try:
-            asyncio.run(self._work(folder, records, tally, batches, patience))
+            asyncio.run(self._work(context, folder, records, tally, batches, patience))
         finally:
-            self._write_records(context, folder, [record for record in records if record.done])
+            self._write_records(context, folder, self._unwritten(records))
         return [record for record in records if not record.done]
 
     async def _work(
         self,
+        context: Context,
         folder: Folder | None,
         records: list[Record],
         tally: Tally,
@@ -246,7 +250,11 @@ class TeardownBatchesOperator(BaseOperator):
                 saver=saver,
                 reader=self.hook.get_conn() if saver else None,
             )
-            await job.run(records, batches, patience)
+            keeper = asyncio.create_task(self._keep_records(context, folder, records))
+            try:
+                await job.run(records, batches, patience)
+            finally:
+                keeper.cancel()
             self._fatal = job.fatal is not None
 
     def _say(self, line: str) -> None:
@@ -293,6 +301,17 @@ class TeardownBatchesOperator(BaseOperator):
         text = "\n".join([f"{tally}. A retry does only what is left:", *named])
         again = any(record.transient for record in left) and not self._fatal
         raise (AirflowException if again else AirflowFailException)(text)
+
+    async def _keep_records(self, context: Context, folder: Folder | None, records: list[Record]) -> None:
+        while True:
+            await asyncio.sleep(RECORD_SECONDS)
+            await asyncio.to_thread(self._write_records, context, folder, self._unwritten(records))
+
+    def _unwritten(self, records: list[Record]) -> list[Record]:
+        """Return what is done and not written down yet, for the caller to write down."""
+        found = [record for record in records if record.done and record.batch_id not in self._written]
+        self._written.update(record.batch_id for record in found)
+        return found
 
     def _write_records(self, context: Context, folder: Folder | None, records: list[Record]) -> None:
         """Write the full record of these batches beside the results, or to the log."""

@@ -105,6 +105,31 @@ def test_a_worker_that_dies_without_a_word_in_the_middle_of_a_stream(
     assert_done(api, folder, [batch_id])
 
 
+def test_the_record_of_what_a_killed_worker_has_deleted_is_not_lost(api: Emulator, folder: Path) -> None:
+    batch_ids = [api.add_batch(4, age_seconds=2 * HOUR) for _ in range(3)]
+    api.fault(Fault("delete", batch_id=batch_ids[0], hang=True))
+    script = f"""
+        from airflow_provider_batches.operators import teardown
+        from types import SimpleNamespace
+        teardown.RECORD_SECONDS = 0.5
+        teardown.TeardownBatchesOperator(task_id="t", batch_ids={batch_ids}, save_results_to="{folder}").execute(
+            {{"ti": SimpleNamespace()}}
+        )
+    """
+    worker = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], env=dict(os.environ))
+    lines: list[Any] = []
+    while len(lines) < 2:
+        assert worker.poll() is None
+        lines = [json.loads(line) for path in folder.glob("_teardown/*.jsonl") for line in path.open()]
+    worker.kill()
+    worker.wait()
+
+    answered = {request.batch_id: request.request_id for request in api.requests if request.endpoint == "delete"}
+    assert {line["batch_id"]: line["delete_request_id"] for line in lines} == {
+        batch_id: answered[batch_id] for batch_id in batch_ids[1:]
+    }
+
+
 def test_a_triggerer_restarted_while_the_task_is_deferred(api: Emulator, task: MakeTask, folder: Path) -> None:
     batch_ids = [*a_few_batches(api), api.add_batch(4, status="in_progress", cancel_seconds=1)]
     made = task(batch_ids=batch_ids, save_results_to=str(folder))
