@@ -11,13 +11,15 @@ from airflow_provider_batches import __version__
 from airflow_provider_batches._compat import AIRFLOW_VERSION
 from airflow_provider_batches.api import ClientSettings, InvalidArgumentError
 
-#: Settings of the client that a connection's extra holds under the same name.
+#: Settings of the client that a connection's extra holds under the same name, and `secret_headers`: more `headers`,
+#: under a name whose value Airflow masks.
 EXTRA_FIELDS = (
     "auth_scheme",
     "anthropic_version",
     "anthropic_beta",
     "workspace_id",
     "headers",
+    "secret_headers",
     "timeout",
     "max_retries",
     "proxy",
@@ -110,11 +112,14 @@ def _values(where: str, extra: dict[str, Any]) -> dict[str, Any]:
             f"there are {', '.join(EXTRA_FIELDS)}."
         )
     values = {name: value for name, value in extra.items() if value not in (None, "", {}, [])}
-    if isinstance(values.get("headers"), str):
-        values["headers"] = _json(values["headers"])
-        if values["headers"] is None:
-            raise InvalidArgumentError(f"{where}: extra.headers must be a JSON object of strings.")
-    return values
+    headers: dict[str, Any] = {}
+    for name in ("headers", "secret_headers"):
+        found = values.pop(name, {})
+        found = _json(found) if isinstance(found, str) else found
+        if not isinstance(found, dict):
+            raise InvalidArgumentError(f"{where}: extra.{name} must be a JSON object of strings.")
+        headers |= found
+    return {**values, "headers": headers} if headers else values
 
 
 def _json(text: str) -> Any:

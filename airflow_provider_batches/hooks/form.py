@@ -29,7 +29,8 @@ FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"type": ["string", "null"]},
         "The anthropic-workspace-id header, for credentials that span workspaces.",
     ),
-    "headers": (
+    # Airflow masks a value by its name in the edit form and in its REST API, and `headers` is no name that it masks.
+    "secret_headers": (
         "More headers",
         {"type": ["string", "null"], "format": "password"},
         'A JSON object of strings, for example {"x-team": "search"}; hidden, since headers may hold secrets.',
@@ -58,7 +59,7 @@ FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 HIDDEN = ["login", "schema"]
 RELABELING = {"password": "API key", "host": "Base URL"}
-PLACEHOLDERS = {"host": "https://api.anthropic.com", "password": "sk-ant-..."}
+PLACEHOLDERS = {"host": "https://api.anthropic.com", "password": "sk-ant-...", "port": "443"}
 
 
 def conn_fields() -> dict[str, Any]:

@@ -49,6 +49,21 @@ def test_false_and_zero_are_values() -> None:
     assert (settings.verify, settings.allow_http, settings.max_retries) == (False, False, 0)
 
 
+@pytest.mark.parametrize("as_text", [True, False])
+def test_secret_headers_are_added_to_headers(as_text: bool) -> None:
+    secret: Any = {"x-gateway-token": "t", "x-team": "b"}
+    extra = {"headers": {"x-team": "a", "x-other": "c"}, "secret_headers": json.dumps(secret) if as_text else secret}
+    assert _read(extra=extra).headers == {"x-team": "b", "x-other": "c", "x-gateway-token": "t"}
+
+
+@pytest.mark.parametrize("name", ["headers", "secret_headers"])
+@pytest.mark.parametrize("wrong", ["x-gateway-token: t0ken", '["t0ken"]', ["t0ken"], 5, True])
+def test_headers_that_are_no_object_stay_out_of_the_error(name: str, wrong: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=rf"extra\.{name} must be a JSON object") as caught:
+        _read(extra={name: wrong})
+    assert "t0ken" not in str(caught.value)
+
+
 def test_the_connection_s_key_wins_over_the_environment_s() -> None:
     assert _read({"ANTHROPIC_API_KEY": "sk-env"}).api_key.get_secret_value() == "sk-ant-1"
     assert _read({"ANTHROPIC_API_KEY": "sk-env"}, password="").api_key.get_secret_value() == "sk-env"
