@@ -247,7 +247,8 @@ def describe(batch: MessageBatch) -> str:
     """Return the batch's state for people, for example `in_progress (100 requests)`."""
     counts = batch.request_counts
     if not batch.ended:
-        return f"{batch.processing_status} ({counts.total} requests, created {batch.created_at.isoformat()})"
+        created = batch.created_at.isoformat(timespec="seconds")
+        return f"{batch.processing_status} ({counts.total} requests, created {created})"
     return _requests(counts)
 
 

@@ -85,8 +85,8 @@ class CancelBatchOperator(BatchTask):
                     raise
                 self.log.warning("Nothing to cancel: %s", error)
                 return batch_id
-            state = "had ended already" if batch.ended else "is canceling"
-            self.log.info("Batch %s %s: %s (request-id %s)", batch_id, state, describe(batch), batch.request_id)
+            state = "had ended already:" if batch.ended else "is"
+            self.log.info("Batch %s %s %s; request-id %s", batch_id, state, describe(batch), batch.request_id)
             self._push_batch(context, batch.snapshot())
             if batch.ended or not self.wait_for_completion:
                 return batch_id
