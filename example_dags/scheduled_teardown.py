@@ -48,7 +48,8 @@ with DAG(
             True,
             type="boolean",
             title="Dry run",
-            description="Report only. Without it, the batches are deleted, once their results are saved.",
+            description="This run reports only. Without it, it deletes the batches, once their results are saved. "
+            "The nightly runs of a DAG that is not paused delete in any case.",
         ),
     },
     doc_md="""
@@ -59,7 +60,7 @@ worker slot, their results are saved to the folder in the Variable `batch_result
 are deleted.
 
 **The nightly run deletes.** A run started by hand is a dry run, whose log names what would be deleted, unless the form
-says otherwise.
+says otherwise. Its form unpauses the DAG, since a paused DAG runs nothing: pause it again if nothing is to be deleted yet.
 """,
 ) as dag:
     TeardownBatchesOperator(

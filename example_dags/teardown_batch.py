@@ -30,7 +30,7 @@ with DAG(
         "batch_id": Param(
             type="string",
             title="Batch ID",
-            description="The batch to cancel and delete. Its results are deleted too.",
+            description="The batch to cancel and delete, such as msgbatch_01AbCd. Its results are deleted too.",
             minLength=1,
             maxLength=256,
             # The format of IDs may change, so this refuses only what can stand in no ID.
