@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,6 +44,8 @@ class RealAirflow:
 
     :param dags_folder: The folder with the DAG files.
     :param env: Further variables for all components, such as ``AIRFLOW_CONN_...`` or ``AIRFLOW__SECTION__KEY``.
+    :param roles: Airflow's roles for which there is a user besides the administrator, named like the role and with the
+        same password: ``viewer``, ``user``, ``op``.
     :param say: Is told what happens, a line at a time.
     :param start_timeout: Seconds until all components have to be healthy.
     """
@@ -53,6 +55,7 @@ class RealAirflow:
         *,
         dags_folder: Path,
         env: Mapping[str, str] | None = None,
+        roles: Sequence[str] = (),
         say: Callable[[str], None] = lambda line: None,
         start_timeout: float = 180,
     ) -> None:
@@ -61,6 +64,7 @@ class RealAirflow:
         self.password = secrets.token_urlsafe(9)
         self._dags_folder = dags_folder.resolve()
         self._extra_env = dict(env or {})
+        self._users = {self.username: "admin", **{role: role for role in roles}}
         self._say = say
         self._start_timeout = start_timeout
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -73,7 +77,7 @@ class RealAirflow:
             self._migrate()
             for component in COMPONENTS:
                 self._start(component)
-            self._log_in()
+            self._client.headers["Authorization"] = self.authorization(self.username)
             self.wait_until_healthy()
         except BaseException as error:
             self.stop(keep_logs=isinstance(error, Exception))
@@ -105,13 +109,15 @@ class RealAirflow:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{self.username}:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(map(":".join, self._users.items())),
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "15",
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self._trigger_log_port),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self._worker_log_port),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+            # On a machine that is busy, tasks would fail before they begin.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             **self._extra_env,
         }
 
@@ -186,6 +192,19 @@ class RealAirflow:
             raise RealAirflowError(f"{method} {path} answered {answer.status_code}: {answer.text[:2000]}")
         return answer.json() if answer.content else None
 
+    def authorization(self, username: str) -> str:
+        """Return the header that makes a request to the REST API this user's."""
+        body = {"username": username, "password": self.password}
+
+        def token() -> str | None:
+            with contextlib.suppress(httpx.TransportError):
+                answer = self._client.post("/auth/token", json=body)
+                if answer.status_code == 201:
+                    return str(answer.json()["access_token"])
+            return None
+
+        return f"Bearer {self.wait_until(token, self._start_timeout, 'the API server to answer')}"
+
     def wait_for_dag(self, dag_id: str, timeout: float = 120) -> None:
         """Return once Airflow knows the DAG; a file that does not import is an error at once."""
 
@@ -243,7 +262,7 @@ class RealAirflow:
             shutil.rmtree(self.home, ignore_errors=True)
 
     def _migrate(self) -> None:
-        (self.home / "passwords.json").write_text(json.dumps({self.username: self.password}))
+        (self.home / "passwords.json").write_text(json.dumps(dict.fromkeys(self._users, self.password)))
         with self.log_file("db-migrate").open("wb") as log:
             code = subprocess.run(
                 [sys.executable, "-m", "airflow", "db", "migrate"],
@@ -267,19 +286,6 @@ class RealAirflow:
                 cwd=self.home,
                 start_new_session=True,
             )
-
-    def _log_in(self) -> None:
-        body = {"username": self.username, "password": self.password}
-
-        def token() -> str | None:
-            with contextlib.suppress(httpx.TransportError):
-                answer = self._client.post("/auth/token", json=body)
-                if answer.status_code == 201:
-                    return str(answer.json()["access_token"])
-            return None
-
-        found = self.wait_until(token, self._start_timeout, "the API server to answer")
-        self._client.headers["Authorization"] = f"Bearer {found}"
 
     def _final_state(self, dag_id: str, run_id: str) -> str | None:
         state = self.run(dag_id, run_id)["state"]
