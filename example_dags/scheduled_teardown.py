@@ -1,8 +1,9 @@
 """Every night, save the results of old batches and delete the batches with everything they hold.
 
 Retention rules ask for it, batches that everybody has forgotten go on costing money until they end, and results that
-nobody has fetched are gone after 29 days. A scheduled run really deletes; a run that a person starts reports only,
-unless its form says otherwise.
+nobody has fetched are gone after 29 days. Scheduled runs report only until the Variable `batch_results_folder` says
+where results are kept; from then on they delete. A run that a person starts reports only, unless its form says
+otherwise.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ CONN_ID = "anthropic_default"
 #: A place that outlives the worker. The Variable is set in the UI, or as AIRFLOW_VAR_BATCH_RESULTS_FOLDER; for a bucket
 #: it looks like s3://aws_default@my-bucket/batch-results.
 FOLDER = "{{ var.value.get('batch_results_folder', 'file:///opt/airflow/batch-results') }}"
+#: The defaults of the form hold for scheduled runs too, so the kind of run has to decide. And whoever unpauses the DAG,
+#: be it by the form of a dry run, starts the scheduled run that was missed last: that one must not delete unasked.
+ONLY_REPORT = (
+    "{{ not var.value.get('batch_results_folder', '') if dag_run.run_type == 'scheduled' else params.dry_run }}"
+)
 
 with DAG(
     dag_id="scheduled_teardown",
@@ -48,8 +54,7 @@ with DAG(
             True,
             type="boolean",
             title="Dry run",
-            description="This run reports only. Without it, it deletes the batches, once their results are saved. "
-            "The nightly runs of a DAG that is not paused delete in any case.",
+            description="This run reports only. Without it, the batches are deleted, once their results are saved.",
         ),
     },
     doc_md="""
@@ -59,15 +64,15 @@ One task: batches older than a week are chosen once, those that still run are ca
 worker slot, their results are saved to the folder in the Variable `batch_results_folder`, checked, and then the batches
 are deleted.
 
-**The nightly run deletes.** A run started by hand is a dry run, whose log names what would be deleted, unless the form
-says otherwise. Its form unpauses the DAG, since a paused DAG runs nothing: pause it again if nothing is to be deleted yet.
+**The nightly run deletes once the Variable is set**; until then it is a dry run, whose log names what would be deleted.
+A run started by hand is a dry run unless its form says otherwise. Where the DAG was paused, its form unpauses it, and
+Airflow starts the nightly run that was missed last as well.
 """,
 ) as dag:
     TeardownBatchesOperator(
         task_id="teardown",
         older_than="P{{ params.older_than_days }}D",
         save_results_to=FOLDER,
-        # The defaults of the form hold for scheduled runs too, so the kind of run has to decide.
-        dry_run="{{ params.dry_run and dag_run.run_type != 'scheduled' }}",
+        dry_run=ONLY_REPORT,
         conn_id=CONN_ID,
     )

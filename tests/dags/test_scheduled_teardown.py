@@ -50,24 +50,27 @@ def test_a_run_by_hand_only_reports(run: Callable[..., Any], batches_emulator: E
 
 
 @pytest.mark.parametrize(
-    ("run_type", "dry_run", "only_reports"),
+    ("run_type", "variables", "dry_run", "only_reports"),
     [
-        ("scheduled", True, "False"),
-        ("scheduled", False, "False"),
-        ("manual", True, "True"),
-        ("manual", False, "False"),
-        ("backfill", True, "True"),
-        ("asset_triggered", True, "True"),
+        ("scheduled", {"batch_results_folder": "file:///data"}, True, "False"),
+        ("scheduled", {"batch_results_folder": "file:///data"}, False, "False"),
+        ("scheduled", {"batch_results_folder": ""}, False, "True"),
+        ("scheduled", {}, True, "True"),
+        ("scheduled", {}, False, "True"),
+        ("manual", {"batch_results_folder": "file:///data"}, True, "True"),
+        ("manual", {}, False, "False"),
+        ("backfill", {"batch_results_folder": "file:///data"}, True, "True"),
+        ("asset_triggered", {"batch_results_folder": "file:///data"}, True, "True"),
     ],
 )
-def test_only_a_scheduled_run_deletes_unasked(
-    example: Callable[[str], Any], run_type: str, dry_run: bool, only_reports: str
+def test_only_a_scheduled_run_that_knows_where_to_save_deletes_unasked(
+    example: Callable[[str], Any], run_type: str, variables: dict[str, str], dry_run: bool, only_reports: str
 ) -> None:
     task = example("scheduled_teardown").get_task("teardown")
     context = {
         "params": {"dry_run": dry_run, "older_than_days": 7},
         "dag_run": SimpleNamespace(run_type=run_type),
-        "var": {"value": {}},
+        "var": {"value": variables},
     }
 
     task.render_template_fields(context)
