@@ -18,12 +18,18 @@ from scripts.real_airflow import ends_with_this_process, free_ports
 
 
 class EmulatorProcess:
-    """A client of the emulator in another process."""
+    """The emulator in another process, and a client of it.
+
+    :param options: Of ``python -m airflow_provider_batches.emulator``.
+    """
 
     api_key = "sk-ant-emulator"
 
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, *options: str) -> None:
+        (self._port,) = free_ports(1)
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"http://127.0.0.1:{self._port}"
         self._client = httpx.Client(base_url=self.url, timeout=10, trust_env=False)
 
     @property
@@ -36,10 +42,19 @@ class EmulatorProcess:
         ids: list[str] = self._call("POST", "batches", json=batch)["ids"]
         return ids
 
+    def ids(self) -> list[str]:
+        """Return the IDs of all batches, newest first."""
+        ids: list[str] = self._call("GET", "batches")["ids"]
+        return ids
+
     def requests(self) -> list[dict[str, Any]]:
         """Return the requests that the emulator has answered."""
         found: list[dict[str, Any]] = self._call("GET", "requests")["requests"]
         return found
+
+    def count(self, endpoint: str) -> int:
+        """Return how many requests of an endpoint there were, such as ``delete``."""
+        return int(self._call("GET", "requests", params={"limit": 0})["counts"].get(endpoint, 0))
 
     def is_up(self) -> bool:
         """Return whether the emulator answers."""
@@ -47,9 +62,37 @@ class EmulatorProcess:
             return self._client.get("/_emulator/health").status_code == 200
         return False
 
-    def close(self) -> None:
-        """Close the connection; the emulator goes on."""
+    def start(self) -> None:
+        """Start the emulator, on the same port each time, and return once it answers."""
+        command = [sys.executable, "-m", "airflow_provider_batches.emulator", "--port", str(self._port)]
+        command[:0] = ends_with_this_process()
+        self._process = subprocess.Popen(
+            [*command, "--api-key", self.api_key, *self._options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            # Ctrl-C goes to the script alone, which then stops the emulator last.
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 30
+        while not self.is_up():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("The emulator did not start.")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """Kill the emulator (SIGKILL)."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """Stop the emulator, and close the connection to it."""
         self._client.close()
+        if self._process:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            self.kill()
 
     def _call(self, method: str, path: str, **kwargs: Any) -> Any:
         return self._client.request(method, f"/_emulator/{path}", **kwargs).raise_for_status().json()
@@ -58,32 +101,12 @@ class EmulatorProcess:
 @contextlib.contextmanager
 def emulator(*options: str) -> Iterator[EmulatorProcess]:
     """Run ``python -m airflow_provider_batches.emulator`` with these options on a free loopback port."""
-    (port,) = free_ports(1)
-    command = [sys.executable, "-m", "airflow_provider_batches.emulator", "--port", str(port)]
-    command[:0] = ends_with_this_process()
-    process = subprocess.Popen(
-        [*command, "--api-key", EmulatorProcess.api_key, *options],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        # Ctrl-C goes to the script alone, which then stops the emulator last.
-        start_new_session=True,
-    )
-    client = EmulatorProcess(port)
+    process = EmulatorProcess(*options)
     try:
-        deadline = time.monotonic() + 30
-        while not client.is_up():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("The emulator did not start.")
-            time.sleep(0.05)
-        yield client
+        process.start()
+        yield process
     finally:
-        client.close()
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.stop()
 
 
 def exit_on_signals() -> None:

@@ -24,9 +24,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
+
+if TYPE_CHECKING:
+    from typing import Self
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 _FINAL_STATES = {"success", "failed"}
@@ -40,7 +43,7 @@ class RealAirflowError(Exception):
 
 class RealAirflow:
     """
-    Start Airflow's four components on entry, stop them by their process IDs on exit.
+    Start Airflow's components on entry, stop them by their process IDs on exit.
 
     :param dags_folder: The folder with the DAG files.
     :param env: Further variables for all components, such as ``AIRFLOW_CONN_...`` or ``AIRFLOW__SECTION__KEY``.
@@ -49,6 +52,9 @@ class RealAirflow:
     :param say: Is told what happens, a line at a time.
     :param start_timeout: Seconds until all components have to be healthy.
     """
+
+    #: What is started on entry: each component, and the arguments of `airflow` that run it.
+    components: ClassVar[Mapping[str, tuple[str, ...]]] = {component: (component,) for component in COMPONENTS}
 
     def __init__(
         self,
@@ -72,11 +78,11 @@ class RealAirflow:
         self.url = f"http://127.0.0.1:{self._port}"
         self._client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 
-    def __enter__(self) -> RealAirflow:
+    def __enter__(self) -> Self:
         try:
             self._migrate()
-            for component in COMPONENTS:
-                self._start(component)
+            for component in self.components:
+                self.start(component)
             self._client.headers["Authorization"] = self.authorization(self.username)
             self.wait_until_healthy()
         except BaseException as error:
@@ -162,10 +168,7 @@ class RealAirflow:
 
     def task_states(self, dag_id: str, run_id: str) -> dict[str, str | None]:
         """Return the state of each task, a mapped one as ``task[0]``, ``task[1]``, ..."""
-        return {
-            ti["task_id"] if ti["map_index"] < 0 else f"{ti['task_id']}[{ti['map_index']}]": ti["state"]
-            for ti in self.task_instances(dag_id, run_id)
-        }
+        return {task_name(ti): ti["state"] for ti in self.task_instances(dag_id, run_id)}
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
         """Return the log of one try of a task, a line an event."""
@@ -235,8 +238,31 @@ class RealAirflow:
                 raise RealAirflowError(f"{component} exited with {process.returncode}:\n{self._tail(component)}")
 
     def pid(self, component: str) -> int:
-        """Return the process ID of ``api-server``, ``scheduler``, ``dag-processor`` or ``triggerer``."""
+        """Return the process ID of ``api-server``, ``scheduler``, ``dag-processor``, ..."""
         return self._processes[component].pid
+
+    def start(self, component: str) -> None:
+        """Start a component, which goes on with the log that it has written before."""
+        with self.log_file(component).open("ab") as log:
+            self._processes[component] = subprocess.Popen(
+                [*ends_with_this_process(), sys.executable, "-m", "airflow", *self.components[component]],
+                env=self.env_of(component),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.home,
+                start_new_session=True,
+            )
+
+    def kill(self, component: str) -> None:
+        """Kill a component with all its processes (SIGKILL), as if its machine had lost its power."""
+        process = self._processes.pop(component)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def env_of(self, component: str) -> dict[str, str]:
+        """The environment of a component."""
+        return self.env
 
     def log_file(self, component: str) -> Path:
         """Return the file that holds what a component printed."""
@@ -275,18 +301,6 @@ class RealAirflow:
         if code:
             raise RealAirflowError(f"airflow db migrate failed:\n{self._tail('db-migrate')}")
 
-    def _start(self, component: str) -> None:
-        with self.log_file(component).open("ab") as log:
-            self._processes[component] = subprocess.Popen(
-                [*ends_with_this_process(), sys.executable, "-m", "airflow", component],
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.home,
-                start_new_session=True,
-            )
-
     def _final_state(self, dag_id: str, run_id: str) -> str | None:
         state = self.run(dag_id, run_id)["state"]
         return state if state in _FINAL_STATES else None
@@ -308,10 +322,15 @@ class RealAirflow:
         return "\n".join(self.log_file(component).read_text(errors="replace").splitlines()[-lines:])
 
 
-def ends_with_this_process() -> list[str]:
+def task_name(task: Mapping[str, Any]) -> str:
+    """Return the name of a task instance, a mapped one's as ``task[0]``."""
+    return str(task["task_id"] if task["map_index"] < 0 else f"{task['task_id']}[{task['map_index']}]")
+
+
+def ends_with_this_process(signal_name: str = "TERM") -> list[str]:
     """Return a prefix for commands that ends them when this process is killed, where the system has one (Linux)."""
     setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
+    return [setpriv, "--pdeathsig", signal_name, "--"] if setpriv else []
 
 
 def free_ports(count: int) -> list[int]:
