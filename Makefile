@@ -15,7 +15,7 @@ INSTALL = $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) -
 
 .PHONY: help
 help:  ## show this list
-	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/.run  ## cancel, wait for and delete a batch on a real Airflow (the README says how to use a real API)
@@ -28,6 +28,10 @@ up: $(VENV)/.run  ## Airflow's UI with the emulator and the examples, until Ctrl
 .PHONY: test
 test: $(VENV)/.dev  ## all tests (ARGS="-k name" for some of them, COVERAGE=1 with branch coverage)
 	@$(PY) -m pytest $(if $(ARGS),$(ARGS),-n 2 --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term))
+
+.PHONY: e2e-distributed
+e2e-distributed: $(VENV)/.distributed  ## kill each part of an Airflow on PostgreSQL, Redis and Celery (ARGS=--calm: none)
+	@$(PY) -m scripts.distributed $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.dev  ## ruff and mypy

@@ -1,0 +1,214 @@
+"""Kills each part of a distributed Airflow, and the API, in the middle of the work, and checks that nothing is lost.
+
+40 batches go through chains of mapped tasks (create, cancel, wait, delete), and one task tears down the 1,000 oldest of
+1,100 others with their results saved. Meanwhile the scheduler, a worker, a triggerer and the emulator are killed with
+SIGKILL, once each. The log of events goes to standard output; the exit code is 1 where a check fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from scripts.distributed.cluster import distributed_airflow
+from scripts.distributed.ledger import Account, account, unsaved
+from scripts.distributed.scenario import Scenario
+from scripts.distributed.servers import ServerError
+from scripts.distributed.usage import usage
+from scripts.processes import EmulatorProcess, emulator, exit_on_signals
+from scripts.real_airflow import RealAirflow, task_name
+
+DAGS = Path(__file__).parent / "dags"
+CHAINS = 40
+#: Batches that are there before: the teardown takes the oldest 1,000, and the younger ones are to be left alone.
+ENDED, RUNNING, YOUNGER = 600, 400, 100
+#: Requests in each of them.
+LINES = 20
+#: How long a canceled batch takes to end: so long that the waits live through the kills.
+CANCEL_SECONDS = 180
+#: What the API's first tier allows.
+REQUESTS_PER_MINUTE = 1000
+STARTED = time.time()
+
+
+def say(line: str) -> None:
+    """Print what happens, with the time of day and the seconds since the start."""
+    now = time.time()
+    print(f"{datetime.fromtimestamp(now):%H:%M:%S}  {now - STARTED:6.1f} s  {line}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="make e2e-distributed", description=__doc__)
+    parser.add_argument("--calm", action="store_true", help="kill nothing: how the same runs go undisturbed")
+    options = parser.parse_args(arguments)
+    exit_on_signals()
+    try:
+        problems = run(calm=options.calm)
+    except ServerError as error:
+        parser.exit(2, f"{error}\n")
+    for problem in problems:
+        print(f"FAILED: {problem}", file=sys.stderr)
+    say(f"{len(problems)} checks have failed" if problems else "all checks have passed")
+    return 1 if problems else 0
+
+
+def run(*, calm: bool) -> list[str]:
+    """Return what is not as it should be in the end."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="distributed-")))
+        results = folder / "results"
+        api = stack.enter_context(
+            emulator(
+                *("--state", str(folder / "state")),
+                *("--cancel-seconds", str(CANCEL_SECONDS)),
+                *("--requests-per-minute", str(REQUESTS_PER_MINUTE)),
+                *("--log-size", "1000000"),
+            )
+        )
+        say(f"the emulator is up: {REQUESTS_PER_MINUTE:,} requests a minute, a cancel takes {CANCEL_SECONDS} s")
+        seeded = Seeded(api)
+        say(f"{ENDED} batches have ended and {RUNNING} run; {YOUNGER} younger ones are to be left alone")
+        env = {"AIRFLOW_CONN_ANTHROPIC_DEFAULT": api.connection_json, "SAVE_RESULTS_TO": f"file://{results}"}
+        airflow = stack.enter_context(distributed_airflow(dags_folder=DAGS, env=env, say=say))
+        say(f"Airflow {airflow.api('GET', '/version')['version']} is up: {', '.join(airflow.components)}")
+
+        scenario = Scenario(airflow, api, say)
+        scenario.start_runs()
+        began = time.time()
+        if not calm:
+            scenario.kill_scheduler()
+            scenario.kill_worker()
+            scenario.kill_triggerer()
+            scenario.kill_api()
+        states = scenario.wait_for_ends()
+        ended = time.time()
+        for dag_id, state in states.items():
+            say(f"the run of {dag_id} has ended: {state}")
+
+        created = set(airflow.xcom("chains", scenario.runs["chains"], "create"))
+        requests = api.requests()
+        accounts = [
+            account("create", requests, created, scenario.kills),
+            account("cancel", requests, created | seeded.running, scenario.kills),
+            account("delete", requests, created | seeded.oldest, scenario.kills),
+        ]
+        left = set(api.ids())
+        tries = list(all_tries(scenario))
+        print_recovery(scenario, tries, requests)
+        print_lost_tries(airflow, tries)
+        print_accounts(accounts)
+        print_pace(requests)
+        print_usage(scenario, ended - began)
+        return [
+            *(f"the run of {dag_id} is {state}" for dag_id, state in states.items() if state != "success"),
+            *(f"{len(created)} batches were created instead of {CHAINS}" for _ in range(len(created) != CHAINS)),
+            *(f"{batch_id} is still there" for batch_id in left & (created | seeded.oldest)),
+            *(f"{batch_id} is gone, which was to be left alone" for batch_id in seeded.younger - left),
+            *(problem for each in accounts for problem in each.problems),
+            *unsaved(results, requests, seeded.oldest, LINES),
+        ]
+
+
+class Seeded:
+    """The batches that are there before the runs begin."""
+
+    def __init__(self, api: EmulatorProcess) -> None:
+        batch = {"requests": LINES, "batch_seconds": 86_400, "age_seconds": 3 * 3600}
+        ended = api.add_batches(**batch, count=ENDED, status="ended")
+        self.running = set(api.add_batches(**batch, count=RUNNING, status="in_progress"))
+        self.oldest = self.running | set(ended)
+        younger = {**batch, "age_seconds": 2 * 3600}
+        self.younger = {
+            *api.add_batches(**younger, count=YOUNGER // 2, status="ended"),
+            *api.add_batches(**younger, count=YOUNGER // 2, status="in_progress"),
+        }
+
+
+def all_tries(scenario: Scenario) -> Iterator[dict[str, Any]]:
+    """Iterate over the tries of all tasks, as the REST API describes them."""
+    for task in scenario.tasks().values():
+        if task["try_number"] > 1:
+            path = f"/dags/{task['dag_id']}/dagRuns/{task['dag_run_id']}/taskInstances/{task['task_id']}"
+            index = f"/{task['map_index']}" if task["map_index"] >= 0 else ""
+            yield from scenario.airflow.api("GET", f"{path}{index}/tries")["task_instances"]
+        else:
+            yield task
+
+
+def print_recovery(scenario: Scenario, tries: list[dict[str, Any]], requests: list[dict[str, Any]]) -> None:
+    """Print how long after each kill the work went on."""
+    teardown = [each for each in tries if each["task_id"] == "teardown"]
+    signs = {
+        "scheduler": ("a task is queued", [_time(each["queued_when"]) for each in tries]),
+        "worker": ("the next try of the teardown begins", [_time(each["start_date"]) for each in teardown]),
+        "emulator": ("a request is answered", [request["time"] for request in requests]),
+    }
+    print("\nThe first sign of life after each kill:")
+    for kill in scenario.kills:
+        sign, times = signs.get(kill.what.partition("-")[0], ("", []))
+        after = min((time - kill.at for time in times if time > kill.at), default=float("nan"))
+        if sign:
+            print(f"  {kill.what:12} {sign} after {after:.1f} s")
+
+
+def print_lost_tries(airflow: RealAirflow, tries: list[dict[str, Any]]) -> None:
+    """Print which tries were lost, and the last that they said."""
+    print("\nTries that were lost:")
+    for task in tries:
+        if task["state"] != "success":
+            started, ended = (f"{_time(task[name]) - STARTED:.1f} s" for name in ("start_date", "end_date"))
+            print(f"  {task_name(task)}, try {task['try_number']} on {task['hostname']}, from {started} to {ended}")
+            log = airflow.task_log(
+                task["dag_id"], task["dag_run_id"], task["task_id"], task["try_number"], task["map_index"]
+            )
+            lines = log.splitlines()
+            for line in [each for each in lines if " error " in each][-2:] or lines[-1:]:
+                print(f"    {line[:500]}")
+
+
+def print_accounts(accounts: list[Account]) -> None:
+    """Print how often the API was asked to change something."""
+    print("\nCalls that change something, as the API has logged them:")
+    print(
+        f"  {'call':8} {'expected':>8} {'made':>6} {'again':>6} {'unexplained':>11}  {'refused (429)':>13}  because of"
+    )
+    for each in accounts:
+        why = ", ".join(f"{what}: {number}" for what, number in each.explained.items())
+        print(
+            f"  {each.call:8} {each.expected:8} {each.made:6} {each.explained.total():6} {len(each.problems):11}"
+            f"  {each.refused:13}  {why}"
+        )
+
+
+def print_pace(requests: list[dict[str, Any]]) -> None:
+    """Print how many requests of which kind there were in each minute."""
+    minutes: dict[int, Counter[str]] = defaultdict(Counter)
+    for request in requests:
+        minutes[int((request["time"] - STARTED) // 60)][request["endpoint"]] += 1
+    print("\nRequests in each minute (before the emulator was killed, only those that change something):")
+    for minute, counts in sorted(minutes.items()):
+        print(f"  {minute:3}:  {', '.join(f'{call} {number}' for call, number in counts.most_common())}")
+
+
+def print_usage(scenario: Scenario, seconds: float) -> None:
+    """Print what each component has taken since it was started last."""
+    print(f"\nThe runs took {seconds:.0f} s. Since its last start, each component:")
+    for component in scenario.airflow.components:
+        cpu, memory = usage(scenario.airflow.pid(component))
+        print(f"  {component:14} CPU {cpu:6.1f} s   memory {memory:5.0f} MB")
+
+
+def _time(text: str | None) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else 0.0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""An Airflow as it runs on several machines: PostgreSQL, Redis, Celery, two workers, two triggerers, one scheduler."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from scripts.distributed.servers import postgres, redis
+from scripts.real_airflow import RealAirflow, task_name
+
+WORKERS = ("worker-1", "worker-2")
+TRIGGERERS = ("triggerer-1", "triggerer-2")
+
+#: What docs/sizing.md says of `airflow.cfg`, with Airflow's default behind. The times are short, so that a run is.
+SETTINGS = {
+    "AIRFLOW__CELERY__WORKER_CONCURRENCY": "2",  # 16
+    "AIRFLOW__CORE__PARALLELISM": "32",  # 32; RealAirflow has less
+    # Seconds that a worker gives the API server to answer.
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # 5
+    # Seconds without a sign of life after which a task fails, and is tried again.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",  # 300
+    # Seconds after which a task is queued again that a worker has taken from the queue and not begun.
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "90",  # 600
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "15",  # 120
+    # Seconds between looks for tasks of a scheduler that is dead.
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",  # 300
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "1",  # 1; RealAirflow has less
+}
+
+
+class DistributedAirflow(RealAirflow):
+    """RealAirflow on servers like those of a large deployment.
+
+    Each component takes the machine for one of its own, which has the component's name.
+
+    :param database: PostgreSQL's address, as `servers.postgres` yields it.
+    :param broker: Redis' URL.
+    """
+
+    components: ClassVar = {
+        **{name: (name,) for name in ("api-server", "scheduler", "dag-processor")},
+        **dict.fromkeys(TRIGGERERS, ("triggerer", "--skip-serve-logs")),
+        **{name: ("celery", "worker", "--celery-hostname", name, "--skip-serve-logs") for name in WORKERS},
+    }
+
+    def __init__(
+        self,
+        *,
+        dags_folder: Path,
+        database: str,
+        broker: str,
+        env: Mapping[str, str],
+        say: Callable[[str], None],
+    ) -> None:
+        servers = {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{database}",
+            "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql+psycopg2://{database}",
+            "AIRFLOW__CELERY__BROKER_URL": broker,
+            "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+            "AIRFLOW__CORE__HOSTNAME_CALLABLE": "machine.name",
+        }
+        super().__init__(dags_folder=dags_folder, env={**SETTINGS, **servers, **env}, say=say, start_timeout=300)
+        shutil.copytree(Path(__file__).parent / "config", self.home / "config")
+
+    def env_of(self, component: str) -> dict[str, str]:
+        """The environment of a component."""
+        return {**self.env, "MACHINE": component}
+
+    def triggers(self, dag_id: str, run_id: str) -> dict[str, str]:
+        """Return the triggerer of each deferred task."""
+        jobs = self.api("GET", "/jobs", params={"job_type": "TriggererJob", "limit": 100})["jobs"]
+        machines = {job["id"]: str(job["hostname"]) for job in jobs}
+        tasks = [task for task in self.task_instances(dag_id, run_id) if task["trigger"]]
+        return {task_name(task): machines.get(task["trigger"]["triggerer_id"], "nobody") for task in tasks}
+
+
+@contextlib.contextmanager
+def distributed_airflow(
+    *, dags_folder: Path, env: Mapping[str, str], say: Callable[[str], None]
+) -> Iterator[DistributedAirflow]:
+    """Run PostgreSQL, Redis and an Airflow on them."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="airflow-servers-")))
+        # PostgreSQL may run as another user.
+        folder.chmod(0o755)
+        for name in ("postgresql", "redis"):
+            (folder / name).mkdir()
+        database = stack.enter_context(postgres(folder / "postgresql"))
+        broker = stack.enter_context(redis(folder / "redis"))
+        say("PostgreSQL and Redis are up")
+        airflow = DistributedAirflow(dags_folder=dags_folder, database=database, broker=broker, env=env, say=say)
+        yield stack.enter_context(airflow)

@@ -1,0 +1,152 @@
+"""The two runs that are disturbed, and the kills."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from scripts.distributed.cluster import TRIGGERERS, DistributedAirflow
+from scripts.distributed.ledger import Kill
+from scripts.processes import EmulatorProcess
+from scripts.real_airflow import task_name
+
+Tasks = dict[str, dict[str, Any]]
+
+#: Seconds after which whatever keeps processes running starts a killed one again.
+RESTART = 20.0
+API_IS_DOWN = 60.0
+#: Seconds between lines about how far the runs are.
+PROGRESS = 20.0
+
+
+class Scenario:
+    """Starts the runs, kills what they need in the middle of them, and says what is seen.
+
+    :param airflow: The Airflow.
+    :param api: The emulator.
+    :param say: Takes the log of events, a line at a time.
+    """
+
+    def __init__(self, airflow: DistributedAirflow, api: EmulatorProcess, say: Callable[[str], None]) -> None:
+        self.airflow = airflow
+        self.api = api
+        self.kills: list[Kill] = []
+        self.runs: dict[str, str] = {}
+        self._say = say
+        self._tries: Counter[str] = Counter()
+        self._said = 0.0
+
+    def start_runs(self) -> None:
+        """Start a run of each DAG."""
+        self.airflow.api("POST", "/pools", json={"name": "batches", "slots": 3})
+        for dag_id in ("chains", "teardown"):
+            self.airflow.wait_for_dag(dag_id)
+        for dag_id in ("chains", "teardown"):
+            self.runs[dag_id] = self.airflow.trigger_dag(dag_id)
+            self._say(f"triggered DAG {dag_id}")
+
+    def tasks(self) -> Tasks:
+        """Return all task instances by name, and say what is new."""
+        found = {
+            task_name(task): task
+            for dag_id, run_id in self.runs.items()
+            for task in self.airflow.task_instances(dag_id, run_id)
+        }
+        for name, task in found.items():
+            if task["try_number"] > max(1, self._tries[name]):
+                self._say(f"  {name}: try {task['try_number']}")
+            self._tries[name] = task["try_number"]
+        if time.monotonic() - self._said > PROGRESS:
+            self._said = time.monotonic()
+            self._say(f"  {describe(found)}")
+        return found
+
+    def until(self, what: str, condition: Callable[[Tasks], Any], timeout: float = 1200) -> Any:
+        """Return what a condition on the task instances comes to, once it is true."""
+        return self.airflow.wait_until(lambda: condition(self.tasks()), timeout, what, every=3)
+
+    def kill_scheduler(self) -> None:
+        """Kill the scheduler while it feeds the chains to the workers."""
+        self.until("the scheduler's moment", lambda tasks: count(tasks, "cancel", "success") >= 5)
+        self._kill("scheduler", describe(self.tasks()))
+        self._restart("scheduler")
+
+    def kill_worker(self) -> None:
+        """Kill the worker that runs the teardown, while it saves and deletes."""
+        self.until("the worker's moment", lambda tasks: self.api.count("delete") >= 150)
+        task = self.tasks()["teardown"]
+        self._kill(task["hostname"], f"the teardown runs there, try {task['try_number']}; {self._deleted()}")
+        self._restart(task["hostname"])
+
+    def kill_triggerer(self) -> None:
+        """Kill the triggerer that holds most waits."""
+
+        def busiest(tasks: Tasks) -> tuple[str, int] | None:
+            held = Counter(name for name in self._triggerers() if name in TRIGGERERS).most_common(1)
+            return held[0] if held and held[0][1] >= 8 else None
+
+        name, waits = self.until("the triggerer's moment", busiest)
+        self._kill(name, f"{waits} waits are there")
+        self.until("its waits to go elsewhere", lambda tasks: name not in self._triggerers())
+        self._say(f"no wait is left with {name}, {time.time() - self.kills[-1].at:.1f} s after its death")
+        self._restart(name)
+
+    def kill_api(self) -> None:
+        """Kill the emulator while a later try of the teardown saves and deletes."""
+        before = self.api.count("delete")
+        self.until("the API's moment", lambda tasks: self.api.count("delete") >= before + 100)
+        self._kill("emulator", f"{self._deleted()}; {describe(self.tasks())}")
+        self._restart("emulator", API_IS_DOWN)
+
+    def wait_for_ends(self) -> dict[str, str]:
+        """Return how each run has ended."""
+
+        def states() -> dict[str, str]:
+            return {dag_id: str(self.airflow.run(dag_id, run_id)["state"]) for dag_id, run_id in self.runs.items()}
+
+        def over(tasks: Tasks) -> bool:
+            return set(states().values()) <= {"success", "failed"}
+
+        self.until("the runs to end", over, timeout=2400)
+        return states()
+
+    def _kill(self, what: str, why: str) -> None:
+        if what == "emulator":
+            self.api.kill()
+        else:
+            self.airflow.kill(what)
+        self.kills.append(Kill(what, time.time()))
+        self._say(f"KILLED {what}: {why}")
+
+    def _restart(self, what: str, after: float = RESTART) -> None:
+        time.sleep(max(0.0, self.kills[-1].at + after - time.time()))
+        if what == "emulator":
+            self.api.start()
+        else:
+            self.airflow.start(what)
+        self._say(f"STARTED {what} again")
+
+    def _deleted(self) -> str:
+        return f"{self.api.count('delete')} deletes so far"
+
+    def _triggerers(self) -> list[str]:
+        """Return for each deferred task where it waits."""
+        return [name for dag_id, run_id in self.runs.items() for name in self.airflow.triggers(dag_id, run_id).values()]
+
+
+def count(tasks: Tasks, step: str, state: str) -> int:
+    """Return how many tasks of a step are in a state."""
+    return sum(task["task_id"].rpartition(".")[2] == step and task["state"] == state for task in tasks.values())
+
+
+def describe(tasks: Tasks) -> str:
+    """Return how far the runs are, as in ``cancel: 12 success, 3 running; wait: 4 deferred``."""
+    steps: dict[str, Counter[str]] = {}
+    for task in tasks.values():
+        steps.setdefault(task["task_id"].rpartition(".")[2], Counter())[task["state"] or "not yet"] += 1
+    return "; ".join(
+        f"{step}: {', '.join(f'{number} {state}' for state, number in states.most_common())}"
+        for step, states in steps.items()
+    )
