@@ -105,3 +105,9 @@ def unsaved(folder: Path, requests: Iterable[Mapping[str, Any]], batch_ids: Coll
         if batch_id in deleted and saved > deleted[batch_id]:
             problems.append(f"{batch_id} was saved {saved - deleted[batch_id]:.3f} s after it was to be deleted")
     return problems
+
+
+def recorded(folder: Path) -> dict[str, str]:
+    """Return what the teardown's full record says of each batch, such as `deleted`; the last line of each counts."""
+    lines = [json.loads(line) for path in sorted(folder.glob("_teardown/*.jsonl")) for line in path.open()]
+    return {line["batch_id"]: line["outcome"] for line in lines}

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from scripts.distributed.ledger import Kill, account, unsaved
+from scripts.distributed.ledger import Kill, account, recorded, unsaved
 
 
 def request(call, batch_id, time, status=200):
@@ -116,3 +116,12 @@ def test_missing_damaged_and_short_results_are_problems(save):
     assert "damaged.jsonl is not what its record says" in problems
     assert "short.jsonl has 1 lines instead of 2" in problems
     assert problems.count("\n") == 2
+
+
+def test_the_last_line_of_a_batch_is_what_the_full_record_says(tmp_path):
+    (tmp_path / "_teardown").mkdir()
+    for name, lines in (("2", [("a", "deleted")]), ("1", [("a", "left"), ("b", "deleted")])):
+        text = "".join(json.dumps({"batch_id": batch_id, "outcome": outcome}) + "\n" for batch_id, outcome in lines)
+        (tmp_path / "_teardown" / f"{name}.jsonl").write_text(text)
+
+    assert recorded(tmp_path) == {"a": "deleted", "b": "deleted"}
