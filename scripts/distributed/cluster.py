@@ -19,8 +19,6 @@ TRIGGERERS = ("triggerer-1", "triggerer-2")
 SETTINGS = {
     "AIRFLOW__CELERY__WORKER_CONCURRENCY": "2",  # 16
     "AIRFLOW__CORE__PARALLELISM": "32",  # 32; RealAirflow has less
-    # Seconds that a worker gives the API server to answer.
-    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # 5
     # Seconds without a sign of life after which a task fails, and is tried again.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",  # 300
     # Seconds after which a task is queued again that a worker has taken from the queue and not begun.
