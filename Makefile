@@ -33,6 +33,12 @@ test: $(VENV)/.dev  ## all tests (ARGS="-k name" for some of them, COVERAGE=1 wi
 e2e-distributed: $(VENV)/.distributed  ## kill each part of an Airflow on PostgreSQL, Redis and Celery (ARGS=--calm: none)
 	@$(PY) -m scripts.distributed $(ARGS)
 
+.PHONY: compat
+compat: $(VENV)/.compat  ## tests and demo on each Airflow from 3.0 on, into the README's table (takes long)
+	@rm -rf build/compat
+	@$(PY) -m nox $(ARGS)
+	@$(PY) -m scripts.compat render
+
 .PHONY: lint
 lint: $(VENV)/.dev  ## ruff and mypy
 	@$(VENV)/bin/ruff check .
@@ -63,7 +69,7 @@ constraints: $(VENV)/bin/uv  ## pin the newest versions that fit into constraint
 
 .PHONY: clean
 clean:  ## remove everything that these commands made
-	@rm -rf $(VENV) $(OFFICIAL) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) $(OFFICIAL) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .nox .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment: `.run` marks what the demo needs, `.dev`, `.bench`, ... the dependency groups on top of it.

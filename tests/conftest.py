@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.versions import skip_what_this_airflow_lacks
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -46,6 +48,7 @@ def airflow_db() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker is left alone with it in the end."""
+    skip_what_this_airflow_lacks(items)
     folders = ("system", "dags", "packaging", "integration")
     items.sort(key=lambda item: next((i for i, name in enumerate(folders) if name in item.path.parts), len(folders)))
 

@@ -11,10 +11,10 @@ from tests.dags.conftest import EXAMPLES
 
 LIMIT_SECONDS = 0.5
 TRIES = 5
-# CPU time, so that what else the machine does does not count.
+# CPU time, so that what else the machine does does not count, beyond the names that each DAG file takes from Airflow.
 SCRIPT = """
 import runpy, sys, time
-import airflow.sdk
+from airflow.sdk import DAG, Param, chain, task
 before = time.process_time()
 runpy.run_path(sys.argv[1])
 print(time.process_time() - before)
@@ -31,4 +31,4 @@ def test_a_dag_file_imports_quickly(dag_file: Path) -> None:
         seconds = float(answer.stdout.splitlines()[-1])
         if seconds < LIMIT_SECONDS:
             return
-    pytest.fail(f"{dag_file.name} took {seconds:.2f} s of CPU time beyond airflow.sdk; {LIMIT_SECONDS} s are allowed")
+    pytest.fail(f"{dag_file.name} took {seconds:.2f} s of CPU time beyond Airflow's own; {LIMIT_SECONDS} s are allowed")

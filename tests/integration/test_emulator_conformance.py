@@ -11,6 +11,7 @@ import anthropic
 import pytest
 
 from airflow_provider_batches.emulator import Emulator, Fault
+from tests.versions import official_provider
 
 REQUESTS = [
     {
@@ -160,6 +161,7 @@ class TestSDK:
         assert len(api.ids()) == 2
 
 
+@official_provider
 class TestOfficialProvider:
     @pytest.fixture(autouse=True)
     def connection(self, api, monkeypatch):

@@ -274,13 +274,7 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
 ]
 
 
-takes_any_extra = pytest.mark.skipif(
-    AIRFLOW_VERSION.startswith(("3.0.", "3.1.")),
-    reason="Airflow 3.0 and 3.1 take a connection of the environment whose extra is no JSON object for none at all",
-)
-
-
-@takes_any_extra
+@pytest.mark.feature("any_extra")
 @pytest.mark.parametrize(
     ("extra", "says"), [("timeout=5", "extra is no JSON"), ("[1]", "extra must be a JSON object, not list")]
 )

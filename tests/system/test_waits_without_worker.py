@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_batches._compat import STARTS_FROM_TRIGGER
 from airflow_provider_batches.emulator import Emulator
 from scripts.real_airflow import RealAirflow
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 DAG_ID = "waits_without_worker"
-needs_3_3 = pytest.mark.skipif(not STARTS_FROM_TRIGGER, reason="start_from_trigger takes Airflow 3.3+")
 
 
 class Waits:
@@ -39,17 +37,18 @@ def waits(airflow: RealAirflow, api: Emulator) -> Waits:
     return Waits(airflow, api)
 
 
-@needs_3_3
+@pytest.mark.feature("start_from_trigger")
 def test_a_wait_that_begins_and_ends_in_the_triggerer_starts_no_worker_process(waits: Waits) -> None:
     assert f"Batch {waits.batch_id} has ended: 10 succeeded" in waits.log("whole_wait")
     assert waits.logs_of_workers("whole_wait") == []
 
 
+@pytest.mark.feature("end_from_trigger")
 def test_a_wait_that_begins_on_a_worker_leaves_a_log_of_it(waits: Waits) -> None:
     assert waits.logs_of_workers("end_only") == ["attempt=1.log"]
 
 
-@needs_3_3
+@pytest.mark.feature("start_from_trigger")
 def test_a_wait_that_only_begins_in_the_triggerer_returns_the_rendered_id(waits: Waits) -> None:
     assert waits.airflow.xcom(DAG_ID, waits.run_id, "start_only") == waits.batch_id
 
@@ -69,7 +68,7 @@ def test_a_wait_that_fails_ends_on_a_worker_with_its_message(airflow: RealAirflo
     assert "does not know batch msgbatch_01NoSuchBatch" in airflow.task_log("waits_that_fail", run_id, "missing")
 
 
-@pytest.mark.skipif(not STARTS_FROM_TRIGGER, reason="on_kill of triggers takes Airflow 3.3+")
+@pytest.mark.feature("on_kill")
 def test_a_deferred_wait_that_owns_its_batch_cancels_it_when_a_person_ends_the_task(
     airflow: RealAirflow, api: Emulator
 ) -> None:

@@ -1,0 +1,57 @@
+"""The features that not every Airflow has, and some that every one must have.
+
+A test that is marked with a feature is skipped, with the reason, on an Airflow without it; `make compat` makes the
+README's table of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import pytest
+
+official_provider = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="the official provider is compared with where it can be installed: Python 3.11+"
+)
+
+AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Something that works from an Airflow version on."""
+
+    name: str
+    since: tuple[int, int] = (3, 0)
+    #: What an older Airflow does instead.
+    before: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why a test of it is skipped on an older Airflow."""
+        return f"{self.name}: Airflow {self.since[0]}.{self.since[1]}+; {self.before}"
+
+
+FEATURES = {
+    "form": Feature("connection form with the provider's own fields"),
+    "end_from_trigger": Feature("`end_from_trigger`"),
+    "start_from_trigger": Feature("`start_from_trigger`", (3, 3), "an older one begins the task on a worker"),
+    "on_kill": Feature("`cancel_on_kill` of a wait that is deferred", (3, 3), "an older one does not tell the trigger"),
+    "any_extra": Feature(
+        "an `extra` that is no JSON object is an error of the connection",
+        (3, 2),
+        "an older one takes such a connection for none at all",
+    ),
+}
+
+
+def skip_what_this_airflow_lacks(items: list[pytest.Item]) -> None:
+    """Skip the tests of features that the installed Airflow lacks, and name each test's feature in the report."""
+    for item in items:
+        for mark in item.iter_markers("feature"):
+            feature = FEATURES[mark.args[0]]
+            item.user_properties.append(("feature", feature.name))
+            if feature.since > AIRFLOW:
+                item.add_marker(pytest.mark.skip(reason=feature.reason))
