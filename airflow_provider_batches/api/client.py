@@ -118,10 +118,12 @@ BatchesErrorT = TypeVar("BatchesErrorT", bound=BatchesError)
 
 def _details(error: BaseException) -> str:
     """Return what an error says, or what has caused it: httpx's errors of the async client are often silent."""
+    if isinstance(error, httpx.TimeoutException):
+        return "timed out"
     cause: BaseException | None = error
     while cause and not str(cause):
         cause = cause.__cause__ or cause.__context__
-    return str(cause) if cause else "timed out" if isinstance(error, httpx.TimeoutException) else "no details"
+    return str(cause) if cause else "no details"
 
 
 class _BaseClient(Generic[C]):

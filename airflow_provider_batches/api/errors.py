@@ -18,6 +18,10 @@ class BatchesError(Exception):
     #: The API's own word on trying again (`x-should-retry`), None where it did not say.
     should_retry: bool | None = None
 
+    def given_up(self, attempts: int) -> None:
+        """Say in the text how often the call was made in vain."""
+        self.args = (f"{self} Given up after {attempts} attempts.",)
+
     @property
     def passing(self) -> bool:
         """Whether it is worth trying again: the API's own word, or what is known of this kind of error."""

@@ -129,7 +129,10 @@ def _settled(call: Call[Any], explain: Callable[[MessageBatch], T | None]) -> Fl
             explained = explain(batch)
             if explained is not None:
                 return explained
-            if pause is None or refusal.status not in _PASSING:
+            if refusal.status not in _PASSING:
+                raise
+            if pause is None:
+                refusal.given_up(len(MISSING_PAUSES) + 1)
                 raise
         yield Pause(pause)
     raise AssertionError("unreachable")  # pragma: no cover

@@ -71,7 +71,7 @@ def schedule(call: Call[Any], attempts: int) -> dict[str, Any]:
     def give_up(state: RetryCallState) -> None:
         error = failed(state)
         if isinstance(error, BatchesError) and state.attempt_number > 1:
-            error.args = (f"{error} Given up after {state.attempt_number} attempts.",)
+            error.given_up(state.attempt_number)
         if error:
             raise error
 

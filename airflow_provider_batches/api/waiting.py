@@ -235,8 +235,8 @@ class Wait:
     def _timeout_text(self) -> str:
         until = datetime.fromtimestamp(self.end_time, timezone.utc).isoformat(timespec="seconds")
         batch = MessageBatch.model_validate_json(self._seen) if self._seen else None
-        seen = f"it was last seen {describe(batch)}" if batch else "no look at it succeeded"
-        trouble = f"; the last answer: {self._trouble}" if self._trouble else ""
+        seen = f"it was last seen {describe(batch)}" if batch else "no look at it succeeded lately"
+        trouble = f"; the last answer: {str(self._trouble).rstrip('.')}" if self._trouble else ""
         return (
             f"Batch {self.batch_id} had not ended at {until}, after {self.end_time - self.start_time:.0f} s: "
             f"{seen}{trouble}. The batch itself goes on: wait longer (timeout), or cancel it."

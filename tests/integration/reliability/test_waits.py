@@ -84,6 +84,7 @@ def test_a_wait_does_about_a_fault_what_the_matrix_says(
         *(["had not ended", "wait longer (timeout), or cancel it"] if ends == TIMEOUT else [_advice(row)]),
     ]
     assert [part for part in (*says, "" if several else ids[0]) if part not in text] == [], text
+    assert ".." not in text
     if ends == TIMEOUT:
         assert OVER <= passed <= OVER + row.each + 5
         assert set_up.struck <= MOST_LOOKS

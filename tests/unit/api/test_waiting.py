@@ -113,7 +113,7 @@ class TestAWait:
 
     def test_that_times_out_without_an_answer_says_what_was_in_the_way(self):
         message = hear(a_wait(seconds=10), [], APIConnectionError("refused")).outcome.message
-        assert "no look at it succeeded; the last answer: refused" in message
+        assert "no look at it succeeded lately; the last answer: refused" in message
 
     def test_that_times_out_in_trouble_hands_on_the_trouble(self):
         trouble = APIConnectionError("refused")
