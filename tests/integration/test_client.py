@@ -249,7 +249,7 @@ class TestCreate:
             Fault("create", applied=True, cut_after=10, cut_cleanly=True),
             Fault("create", applied=True, html=True),
             Fault("create", applied=True, status=529, headers={"x-should-retry": "true"}),
-            Fault("create", status=429, headers={"retry-after": "0"}),
+            Fault("create", status=429, headers={"retry-after-ms": "1"}),
             Fault("create", hang=True),
         ],
         ids=["drop", "lost", "reset", "cut", "cut cleanly", "HTML", "529", "429", "timeout"],
@@ -457,7 +457,7 @@ class TestDelete:
     @pytest.mark.parametrize(
         "fault",
         [
-            Fault("delete", status=429, headers={"retry-after": "0"}),
+            Fault("delete", status=429, headers={"retry-after-ms": "1"}),
             Fault("delete", status=409),
             Fault("delete", status=404),
         ],
@@ -781,7 +781,7 @@ class TestRateLimits:
         [
             ({"retry-after": "7"}, 7, 8.75),
             ({"retry-after-ms": "1500"}, 1.5, 1.875),
-            ({"retry-after": format_datetime(datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc), True)}, 0, 0),
+            ({"retry-after": format_datetime(datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc), True)}, 0.375, 0.5),
             ({"retry-after": "86400"}, 60, 60),
             ({}, 0.375, 0.5),
             ({"retry-after": "soon"}, 0.375, 0.5),

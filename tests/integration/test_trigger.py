@@ -113,7 +113,7 @@ async def test_a_time_that_ended_while_no_triggerer_ran_still_gets_a_last_look(a
         Fault(drop=True, times=30),
         Fault(body="{", times=30),
         Fault(html=True, times=30),
-        Fault(status=429, headers={"retry-after": "0"}, times=5),
+        Fault(status=429, headers={"retry-after-ms": "1"}, times=5),
     ],
     ids=["500", "dropped", "broken", "proxy", "429"],
 )
