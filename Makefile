@@ -29,6 +29,10 @@ up: $(VENV)/.run  ## Airflow's UI with the emulator and the examples, until Ctrl
 test: $(VENV)/.dev  ## all tests (ARGS="-k name" for some of them, COVERAGE=1 with branch coverage)
 	@$(PY) -m pytest $(if $(ARGS),$(ARGS),-n 2 --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term))
 
+.PHONY: e2e
+e2e: $(VENV)/.dev $(VENV)/.e2e  ## Airflow's UI in Chromium, then a search for secrets (SCREENSHOTS=docs/images keeps pictures)
+	@$(if $(SCREENSHOTS),SCREENSHOTS='$(abspath $(SCREENSHOTS))') $(PY) -m pytest tests/e2e --exitfirst $(ARGS)
+
 .PHONY: e2e-distributed
 e2e-distributed: $(VENV)/.distributed  ## kill each part of an Airflow on PostgreSQL, Redis and Celery (ARGS=--calm: none)
 	@$(PY) -m scripts.distributed $(ARGS)
