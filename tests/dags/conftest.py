@@ -6,6 +6,13 @@ from typing import Any
 
 import pytest
 
+try:  # 3.2+
+    from airflow.sdk.exceptions import ParamValidationError
+except ImportError:  # 3.0, 3.1
+    from airflow.exceptions import ParamValidationError
+
+__all__ = ["EXAMPLES", "ParamValidationError"]
+
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_batches.emulator import Emulator
+from tests.dags.conftest import ParamValidationError
 
 
 def test_a_running_batch_is_canceled_waited_for_and_deleted(
@@ -92,12 +93,12 @@ def test_the_form_takes_what_may_be_an_id(example: Callable[[str], Any], batch_i
 def test_the_form_refuses_what_can_be_no_id(example: Callable[[str], Any], batch_id: str) -> None:
     form = example("teardown_batch").params
 
-    with pytest.raises(ValueError, match="batch_id"):
+    with pytest.raises(ParamValidationError, match="batch_id"):
         form["batch_id"] = batch_id
 
 
 def test_the_form_refuses_connections_that_are_not_for_this_api(example: Callable[[str], Any]) -> None:
     form = example("teardown_batch").params
 
-    with pytest.raises(ValueError, match="conn_id"):
+    with pytest.raises(ParamValidationError, match="conn_id"):
         form["conn_id"] = "postgres_default"
