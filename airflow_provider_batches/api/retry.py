@@ -53,7 +53,7 @@ def may_repeat(call: Call[Any], error: BaseException) -> bool:
 def pause(attempt: int, error: BaseException | None, chance: Callable[[], float] = random.random) -> float:
     """Return the seconds to wait after attempt number `attempt` (from 1) failed with `error`."""
     asked = getattr(error, "retry_after", None)
-    # Asked for no pause, as where a part of a second was rounded down, the pace is kept: else all attempts come at once.
+    # Where it asks for none (a part of a second rounded down, say), all attempts would come at once.
     if asked:
         return min(MAX_PAUSE, float(asked) * (1 + JITTER * chance()))
     backoff = min(LAST_PAUSE, FIRST_PAUSE * 2 ** min(attempt - 1, 10))

@@ -37,6 +37,7 @@ from airflow_provider_batches.api import (
 )
 from airflow_provider_batches.emulator import Behavior, Emulator, Fault
 
+LONG_AGO = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
 KEY = "sk-ant-canary-0123456789abcdef"
 PARAMS = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
 REQUESTS = [{"custom_id": f"request-{i}", "params": PARAMS} for i in range(3)]
@@ -781,7 +782,7 @@ class TestRateLimits:
         [
             ({"retry-after": "7"}, 7, 8.75),
             ({"retry-after-ms": "1500"}, 1.5, 1.875),
-            ({"retry-after": format_datetime(datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc), True)}, 0.375, 0.5),
+            ({"retry-after": format_datetime(LONG_AGO, usegmt=True)}, 0.375, 0.5),
             ({"retry-after": "86400"}, 60, 60),
             ({}, 0.375, 0.5),
             ({"retry-after": "soon"}, 0.375, 0.5),
