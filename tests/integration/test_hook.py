@@ -11,11 +11,9 @@ import pytest
 from airflow_provider_batches import __version__
 from airflow_provider_batches._compat import AIRFLOW_VERSION
 from airflow_provider_batches.api import (
-    AccessDeniedError,
     BatchNotEndedError,
     BatchTimeoutError,
     InvalidArgumentError,
-    NotFoundError,
 )
 from airflow_provider_batches.emulator import Emulator, Fault
 from airflow_provider_batches.hooks.batches import BatchesHook, look_until
@@ -361,19 +359,6 @@ def test_a_wait_that_is_too_long_says_what_was_seen(api: Emulator) -> None:
     batch_id = api.add_batch(10)
     with pytest.raises(BatchTimeoutError, match=f"{batch_id} had not ended .* in_progress .*10 requests"):
         BatchesHook().wait_for_batch(batch_id, poll_interval=0.02, timeout=0.1)
-
-
-def test_a_wait_for_a_missing_batch_asks_several_times(api: Emulator) -> None:
-    with pytest.raises(NotFoundError, match=r"asked 4 times.*workspace"):
-        BatchesHook().wait_for_batch("msgbatch_1", poll_interval=0.02)
-    assert api.count("retrieve") == 4
-
-
-def test_a_wait_with_a_refused_key_ends_at_once(api: Emulator) -> None:
-    api.fault(Fault(status=401, times=None))
-    with pytest.raises(AccessDeniedError):
-        BatchesHook().wait_for_batch(api.add_batch(), poll_interval=0.02)
-    assert api.count() == 1
 
 
 def test_a_wait_for_no_id_sends_nothing(api: Emulator) -> None:

@@ -106,34 +106,6 @@ async def test_a_time_that_ended_while_no_triggerer_ran_still_gets_a_last_look(a
     assert [event["status"] for event in await _events(_trigger(api.add_batch(), end_time=past))] == ["timeout"]
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault(status=500, times=101),
-        Fault(drop=True, times=30),
-        Fault(body="{", times=30),
-        Fault(html=True, times=30),
-        Fault(status=429, headers={"retry-after-ms": "1"}, times=5),
-    ],
-    ids=["500", "dropped", "broken", "proxy", "429"],
-)
-async def test_an_outage_of_any_length_does_not_end_the_wait(fault: Fault, api: Emulator) -> None:
-    armed = api.fault(fault)
-    (event,) = await _events(_trigger(api.add_batch(status="ended"), poll_interval=0.0001))
-    assert event["status"] == "ended"
-    assert armed.hits == fault.times
-
-
-async def test_an_api_that_comes_back_is_asked_on(api: Emulator) -> None:
-    batch_id = api.add_batch(status="ended")
-    api.stop()
-    events = asyncio.ensure_future(_events(_trigger(batch_id)))
-    await asyncio.sleep(0.1)
-    assert not events.done()
-    await asyncio.to_thread(api.start)
-    assert [event["status"] for event in await events] == ["ended"]
-
-
 async def test_a_trigger_that_is_stopped_changes_nothing_and_goes_on_elsewhere(api: Emulator) -> None:
     batch_id = api.add_batch(10, status="in_progress", batch_seconds=0.2)
     trigger = _trigger(batch_id, cancel_on_kill=True)

@@ -27,9 +27,9 @@ from tests.integration.reliability.matrix import (
 from tests.integration.reliability.stage import Stage
 
 #: Seconds: how long the batches take, how often is looked, and when the wait is over.
-ENDS, POLL, OVER = 100, 60, 300
+ENDS, POLL, OVER = 40, 60, 100
 #: How often the API is asked at most until then, however soon it says to come back.
-MOST_LOOKS = 60
+MOST_LOOKS = 20
 WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "poke": (BatchEndedSensor, {"mode": "poke"}),
     "reschedule": (BatchEndedSensor, {"mode": "reschedule"}),
@@ -62,7 +62,7 @@ def test_a_wait_does_about_a_fault_what_the_matrix_says(
         api.add_batch(3, status="in_progress", batch_seconds=ENDS, cancel_seconds=ENDS) for _ in range(1 + 2 * several)
     ]
     set_up.strike(*(("list", "retrieve") if several else ("retrieve",)), after=2)
-    over = OVER if length != TEN_MINUTES else 3600
+    over = OVER if length == LASTING else 3600
     begun = clock.now
 
     error, ends = _wait(way, row, ids if several else ids[0], over, run)
