@@ -226,7 +226,7 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("beta number", {"extra": {"anthropic_beta": 3}}, ("anthropic_beta", "3")),
     ("workspace", {"extra": {"workspace_id": "ä"}}, ("workspace_id", "printable ASCII")),
     ("headers text", {"extra": {"headers": "x-team: search"}}, ("headers", "JSON object of strings")),
-    ("headers list", {"extra": {"headers": ["x-team"]}}, ("headers", "dictionary")),
+    ("headers list", {"extra": {"headers": ["x-team"]}}, ("headers", "JSON object of strings")),
     ("headers key", {"extra": {"headers": {"x-api-key": "k"}}}, ("headers", "'x-api-key'", "api_key")),
     ("headers name", {"extra": {"headers": {"x team": "k"}}}, ("headers", "'x team'", "printable ASCII")),
     (
