@@ -2,7 +2,8 @@
 
 What Airflow shows to whom: `viewer` and `user` see no connection; `op` and `admin` see connections with their secrets
 masked. Who runs `airflow connections get` on the machine has the database and the Fernet key, and so the secrets. The
-audit log holds the command line of `airflow connections add`, with the password masked but not what is in the extra.
+audit log holds the command line of `airflow connections add`, with the password masked but not what is in the extra. And
+where a task itself logs a password, it is masked in the task's log, but not in the copy on the output of LocalExecutor.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def cli(airflow: RealAirflow, api: Emulator) -> dict[str, str]:
         "add": run("add", "anthropic_cli", "--conn-json", api.connection_json),
         "list": run("list"),
         "list --show-values --hide-sensitive": run("list", "--show-values", "--hide-sensitive"),
-        "get": run("get", "anthropic_default"),
+        "get": run("get", "anthropic_default", "--output", "json"),
     }
 
 
@@ -77,8 +78,6 @@ def batches(airflow: RealAirflow, api: Emulator, cli: dict[str, str]) -> dict[st
         "mapped[1]": "failed",
         "mapped[2]": "failed",
         "several": "failed",
-        "careless": "success",
-        "raises": "failed",
     }
     return batches
 
@@ -92,8 +91,7 @@ def test_nothing_on_the_disk_holds_a_secret(airflow: RealAirflow, batches: dict[
     assert {"airflow.db", "api-server.log", "scheduler.log", "dag-processor.log", "triggerer.log"} <= names
     logs = b"".join(data for path, data in files.items() if path.is_relative_to(airflow.home / "logs"))
     assert all(batch_id.encode() in logs for batch_id in batches.values())
-    assert b"The key is ***" in logs
-    assert b"This key is of no use: ***" in logs
+    assert b"x-api-key: ***" in logs
     assert f"{batches['saved']}.jsonl" in names
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG
 
-from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator
 from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
 from airflow_provider_batches.sensors.batches import BatchEndedSensor
@@ -44,22 +42,3 @@ with DAG(
     )
     DeleteBatchOperator.partial(task_id="mapped").expand(batch_id=[conf("ended"), conf("running"), conf("echoed")])
     TeardownBatchesOperator(task_id="several", batch_ids=conf("several"), save_results_to=conf("folder"))
-
-    @task
-    def careless() -> str:
-        """Write what no task should into its log, and into XCom what is meant for people."""
-        hook = BatchesHook("anthropic_env")
-        settings = hook.settings
-        connection = hook.get_connection("anthropic_env")
-        logging.getLogger(__name__).info("The key is %s, extra %s", connection.password, connection.extra)
-        print("And again:", connection.password, settings.headers)
-        return repr(settings)
-
-    @task
-    def raises() -> None:
-        connection = BatchesHook("anthropic_env").get_connection("anthropic_env")
-        assert BatchesHook("anthropic_env").settings
-        raise RuntimeError(f"This key is of no use: {connection.password}")
-
-    careless()
-    raises()
