@@ -1,9 +1,11 @@
 """Secrets are searched for in all that a full run leaves behind; test_ui.py has done its part of the run before.
 
 What Airflow shows to whom: `viewer` and `user` see no connection; `op` and `admin` see connections with their secrets
-masked. Who runs `airflow connections get` on the machine has the database and the Fernet key, and so the secrets. The
-audit log holds the command line of `airflow connections add`, with the password masked but not what is in the extra. And
-where a task itself logs a password, it is masked in the task's log, but not in the copy on the output of LocalExecutor.
+masked. Who runs `airflow connections get` on the machine has the database and the Fernet key, and so the secrets.
+
+Airflow itself writes down what this provider cannot hide: its audit log holds the command line of `airflow connections
+add`, with the password masked but not the extra; and where a task logs a password, the task's log has it masked, but not
+the copy on the output of LocalExecutor.
 """
 
 from __future__ import annotations
