@@ -4,8 +4,8 @@ What Airflow shows to whom: `viewer` and `user` see no connection; `op` and `adm
 masked. Who runs `airflow connections get` on the machine has the database and the Fernet key, and so the secrets.
 
 Airflow itself writes down what this provider cannot hide: its audit log holds the command line of `airflow connections
-add`, with the password masked but not the extra; and where a task logs a password, the task's log has it masked, but not
-the copy on the output of LocalExecutor.
+add`, with the password masked but not the extra; and where a task logs a password, the task's log has it masked, but
+not the copy on the output of LocalExecutor.
 """
 
 from __future__ import annotations
