@@ -175,6 +175,11 @@ class Wait:
         self._said_at = 0.0
 
     @property
+    def answered(self) -> bool:
+        """Whether a look has brought anything."""
+        return self._seen is not None or self._trouble is not None
+
+    @property
     def doubtful(self) -> bool:
         """Whether the API has said that it does not know the batch, though not often enough to be believed.
 

@@ -214,8 +214,9 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
             seconds = self._leaves_at(waits[0], leave) - time.time()
             watch = asyncio.ensure_future(Poller(open_client).wait(waits, time.time(), self.log.info, self._fails))
             await asyncio.wait([watch], timeout=seconds if seconds < float("inf") else None)
-            # The next process would begin to doubt anew, and never come to believe that a batch is missing.
-            while not watch.done() and any(wait.doubtful for wait in waits):
+            # The next process would begin to doubt anew, and never come to believe that a batch is missing. Unlike a
+            # trigger it would also be no quicker than this one, where the answers take longer than it may stay.
+            while not watch.done() and any(wait.doubtful or not (wait.answered or self.deferrable) for wait in waits):
                 await asyncio.wait([watch], timeout=1)
             if not watch.done():
                 watch.cancel()

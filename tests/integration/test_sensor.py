@@ -524,6 +524,13 @@ def test_a_doubt_is_cleared_up_by_the_process_that_has_it(
     assert "msgbatch_01Unknown" in done.text
 
 
+def test_several_are_waited_for_where_each_answer_takes_longer_than_a_process_stays(api: Emulator, run: Any) -> None:
+    ids = [api.add_batch(10, status="ended") for _ in range(2)]
+    api.fault(Fault("list", times=None, delay=0.3))
+    done = run(BatchEndedSensor, batch_id=ids, poke_interval=POLL, timeout=10, mode="reschedule")
+    assert (done.state, done.value, done.reschedules) == ("success", ids, 0), done.error
+
+
 @pytest.mark.parametrize("mode", SEVERAL_MODES)
 def test_several_that_do_not_end_in_time_are_a_timeout(
     mode: str, api: Emulator, run: Any, monkeypatch: pytest.MonkeyPatch
