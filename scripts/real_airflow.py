@@ -241,6 +241,11 @@ class RealAirflow:
         """Return the process ID of ``api-server``, ``scheduler``, ``dag-processor``, ..."""
         return self._processes[component].pid
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process IDs of all components that have been started and not killed."""
+        return {component: process.pid for component, process in self._processes.items()}
+
     def start(self, component: str) -> None:
         """Start a component, which goes on with the log that it has written before."""
         with self.log_file(component).open("ab") as log:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 import tempfile
 import time
@@ -22,7 +23,7 @@ from scripts.distributed.cluster import distributed_airflow
 from scripts.distributed.ledger import Account, account, recorded, unsaved
 from scripts.distributed.scenario import Scenario
 from scripts.distributed.servers import ServerError
-from scripts.distributed.usage import usage
+from scripts.distributed.usage import Meter
 from scripts.processes import EmulatorProcess, emulator, exit_on_signals
 from scripts.real_airflow import RealAirflow, task_name
 
@@ -36,6 +37,8 @@ LINES = 20
 CANCEL_SECONDS = 180
 #: What the API's first tier allows.
 REQUESTS_PER_MINUTE = 1000
+#: Seconds for which the idle Airflow is measured.
+IDLE = 60.0
 STARTED = time.time()
 
 
@@ -81,6 +84,8 @@ def run(*, calm: bool) -> list[str]:
         say(f"Airflow {airflow.api('GET', '/version')['version']} is up: {', '.join(airflow.components)}")
 
         scenario = Scenario(airflow, api, say)
+        if calm:
+            print_idle(airflow)
         scenario.start_runs()
         began = time.time()
         if not calm:
@@ -109,7 +114,7 @@ def run(*, calm: bool) -> list[str]:
         print_accounts(accounts)
         print(f"\nThe teardown's full record: {dict(Counter(record.values()))}")
         print_pace(requests)
-        print_usage(scenario, ended - began)
+        print_usage(scenario.meter, ended - began)
         return [
             *(f"the run of {dag_id} is {state}" for dag_id, state in states.items() if state != "success"),
             *(f"{len(created)} batches were created instead of {CHAINS}" for _ in range(len(created) != CHAINS)),
@@ -173,9 +178,13 @@ def print_lost_tries(airflow: RealAirflow, tries: list[dict[str, Any]]) -> None:
             log = airflow.task_log(
                 task["dag_id"], task["dag_run_id"], task["task_id"], task["try_number"], task["map_index"]
             )
-            lines = log.splitlines()
-            for line in [each for each in lines if " error " in each][-2:] or lines[-1:]:
-                print(f"    {line[:500]}")
+            print(f"    {last_words(log)}")
+
+
+def last_words(log: str) -> str:
+    """Return the error that a log ends with, or else its last line: a killed task says no more."""
+    errors = re.findall(r'"exc_value": "((?:[^"\\]|\\.)*)"', log)
+    return str(errors[0]) if errors else log.splitlines()[-1].partition(" {")[0]
 
 
 def print_accounts(accounts: list[Account]) -> None:
@@ -202,12 +211,24 @@ def print_pace(requests: list[dict[str, Any]]) -> None:
         print(f"  {minute:3}:  {', '.join(f'{call} {number}' for call, number in counts.most_common())}")
 
 
-def print_usage(scenario: Scenario, seconds: float) -> None:
-    """Print what each component has taken since it was started last."""
-    print(f"\nThe runs took {seconds:.0f} s. Since its last start, each component:")
-    for component in scenario.airflow.components:
-        cpu, memory = usage(scenario.airflow.pid(component))
-        print(f"  {component:14} CPU {cpu:6.1f} s   memory {memory:5.0f} MB")
+def print_idle(airflow: RealAirflow) -> None:
+    """Print what the components take where there is nothing to do."""
+    for dag_id in ("chains", "teardown"):
+        airflow.wait_for_dag(dag_id)
+    time.sleep(IDLE / 2)
+    meter = Meter()
+    meter.begin(airflow.pids)
+    time.sleep(IDLE)
+    meter.sample(airflow.pids)
+    print_usage(meter, IDLE)
+
+
+def print_usage(meter: Meter, seconds: float) -> None:
+    """Print what the components have taken."""
+    print(f"\nIn {seconds:.0f} s, each component:")
+    for component in meter.memory:
+        print(f"  {component:14} CPU {meter.cpu(component):6.1f} s   memory at most {meter.memory[component]:5.0f} MB")
+    print(f"  {'all':14} CPU {sum(map(meter.cpu, meter.memory)):6.1f} s")
 
 
 def _time(text: str | None) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 from scripts.distributed.cluster import TRIGGERERS, DistributedAirflow
 from scripts.distributed.ledger import Kill
+from scripts.distributed.usage import Meter
 from scripts.processes import EmulatorProcess
 from scripts.real_airflow import task_name
 
@@ -34,12 +35,14 @@ class Scenario:
         self.api = api
         self.kills: list[Kill] = []
         self.runs: dict[str, str] = {}
+        self.meter = Meter()
         self._say = say
         self._tries: Counter[str] = Counter()
         self._said = 0.0
 
     def start_runs(self) -> None:
         """Start a run of each DAG."""
+        self.meter.begin(self.airflow.pids)
         self.airflow.api("POST", "/pools", json={"name": "batches", "slots": 3})
         for dag_id in ("chains", "teardown"):
             self.airflow.wait_for_dag(dag_id)
@@ -60,6 +63,7 @@ class Scenario:
             self._tries[name] = task["try_number"]
         if time.monotonic() - self._said > PROGRESS:
             self._said = time.monotonic()
+            self.meter.sample(self.airflow.pids)
             self._say(f"  {describe(found)}")
         return found
 
@@ -110,6 +114,7 @@ class Scenario:
             return set(states().values()) <= {"success", "failed"}
 
         self.until("the runs to end", over, timeout=2400)
+        self.meter.sample(self.airflow.pids)
         return states()
 
     def _kill(self, what: str, why: str) -> None:

@@ -5,9 +5,37 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Meter:
+    """Follows what components take, also where one is killed and another process takes its place."""
+
+    def __init__(self) -> None:
+        self._before: dict[tuple[str, int], float] = {}
+        self._cpu: dict[tuple[str, int], float] = {}
+        #: MB at most.
+        self.memory: dict[str, float] = {}
+
+    def begin(self, pids: Mapping[str, int]) -> None:
+        """Count from now on."""
+        self._before = {(name, pid): usage(pid)[0] for name, pid in pids.items()}
+        self._cpu = dict(self._before)
+        self.memory = {}
+
+    def sample(self, pids: Mapping[str, int]) -> None:
+        """Look at the processes; what a killed one has taken after the last look is not seen."""
+        for name, pid in pids.items():
+            cpu, memory = usage(pid)
+            self._cpu[name, pid] = cpu
+            self.memory[name] = max(memory, self.memory.get(name, 0.0))
+
+    def cpu(self, name: str) -> float:
+        """Return the CPU seconds of a component."""
+        return sum(cpu - self._before.get(key, 0.0) for key, cpu in self._cpu.items() if key[0] == name)
 
 
 def usage(root: int) -> tuple[float, float]:
