@@ -15,6 +15,10 @@ from typing import Any
 #: on its way, or the task had not yet reported its success. A scheduler and a triggerer ask for none of these calls.
 REACH = {"emulator": 5.0, "worker": 30.0}
 
+#: For how many seconds before its death what a teardown has deleted may be missing in its full record: it is written
+#: every 30 s.
+UNRECORDED = 45.0
+
 
 @dataclass(frozen=True)
 class Kill:
@@ -107,7 +111,15 @@ def unsaved(folder: Path, requests: Iterable[Mapping[str, Any]], batch_ids: Coll
     return problems
 
 
-def recorded(folder: Path) -> dict[str, str]:
-    """Return what the teardown's full record says of each batch, such as `deleted`; the last line of each counts."""
-    lines = [json.loads(line) for path in sorted(folder.glob("_teardown/*.jsonl")) for line in path.open()]
-    return {line["batch_id"]: line["outcome"] for line in lines}
+def unrecorded(
+    folder: Path, requests: Iterable[Mapping[str, Any]], batch_ids: Collection[str], kills: Sequence[Kill]
+) -> list[str]:
+    """Return which batches the teardown's full record does not say to be deleted, though no kill explains it."""
+    lines = [json.loads(line) for path in folder.glob("_teardown/*.jsonl") for line in path.open()]
+    deleted = {line["batch_id"] for line in lines if line["outcome"] == "deleted"}
+    gone = {line["batch_id"] for line in lines if line["outcome"] == "already_gone"}
+    for request in requests:
+        if request["endpoint"] == "delete" and any(0 <= kill.at - request["time"] <= UNRECORDED for kill in kills):
+            # The next try has found it gone, and has said so.
+            deleted |= gone & {request["batch_id"]}
+    return [f"the full record does not say that {batch_id} is deleted" for batch_id in set(batch_ids) - deleted]

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from scripts.distributed.ledger import Kill, account, recorded, unsaved
+from scripts.distributed.ledger import Kill, account, unrecorded, unsaved
 
 
 def request(call, batch_id, time, status=200):
@@ -118,10 +118,29 @@ def test_missing_damaged_and_short_results_are_problems(save):
     assert problems.count("\n") == 2
 
 
-def test_the_last_line_of_a_batch_is_what_the_full_record_says(tmp_path):
-    (tmp_path / "_teardown").mkdir()
-    for name, lines in (("2", [("a", "deleted")]), ("1", [("a", "left"), ("b", "deleted")])):
-        text = "".join(json.dumps({"batch_id": batch_id, "outcome": outcome}) + "\n" for batch_id, outcome in lines)
-        (tmp_path / "_teardown" / f"{name}.jsonl").write_text(text)
+@pytest.fixture
+def record(tmp_path):
+    def record(**outcomes):
+        (tmp_path / "_teardown").mkdir()
+        lines = [json.dumps({"batch_id": batch_id, "outcome": outcome}) for batch_id, outcome in outcomes.items()]
+        (tmp_path / "_teardown" / "1.jsonl").write_text("\n".join(lines))
+        return tmp_path
 
-    assert recorded(tmp_path) == {"a": "deleted", "b": "deleted"}
+    return record
+
+
+def test_a_batch_whose_delete_is_in_the_full_record_is_recorded(record):
+    assert unrecorded(record(a="deleted"), [request("delete", "a", 10.0)], {"a"}, []) == []
+
+
+def test_a_batch_that_is_not_in_the_full_record_is_a_problem(record):
+    assert unrecorded(record(), [request("delete", "a", 10.0)], {"a"}, [Kill("worker-1", 12.0)])
+
+
+@pytest.mark.parametrize(("killed_at", "explained"), [(12.0, True), (9.0, False), (100.0, False)])
+def test_a_batch_that_a_later_try_found_gone_was_deleted_shortly_before_a_kill(record, killed_at, explained):
+    folder = record(a="already_gone")
+
+    problems = unrecorded(folder, [request("delete", "a", 10.0)], {"a"}, [Kill("worker-1", killed_at)])
+
+    assert problems == ([] if explained else ["the full record does not say that a is deleted"])
