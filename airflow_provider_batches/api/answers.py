@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from airflow_provider_batches.api.endpoints import Call, T
+from airflow_provider_batches.api.endpoints import Call, T, shown
 from airflow_provider_batches.api.errors import (
     AccessDeniedError,
     APIStatusError,
@@ -49,7 +49,7 @@ def read_answer(
     :param hide: Takes secrets out of a body before an excerpt of it is shown: half a secret is no longer recognized.
 
     :raises APIStatusError: The API refused; the subclass says how.
-    :raises InvalidResponseError: The API agreed, but the body cannot be read.
+    :raises InvalidResponseError: The API agreed, but the body cannot be read, or is about another batch.
     """
     if not 200 <= status < 300:
         raise refusal(call, status, headers, body, hide)
@@ -66,6 +66,13 @@ def read_answer(
                 f"it begins {excerpt(body, hide)!r} (request-id {request_id}).",
                 request_id=request_id,
             ) from None
+    if call.batch_id and answer.id != call.batch_id:
+        # Or the results of one batch would be saved, and another one deleted.
+        raise InvalidResponseError(
+            f"Could not {call.action}: the answer is about another batch, {shown(answer.id)} "
+            f"(request-id {request_id}).",
+            request_id=request_id,
+        )
     answer._request_id = request_id
     return cast(T, answer)
 

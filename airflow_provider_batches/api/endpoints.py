@@ -48,24 +48,24 @@ def check_batch_id(batch_id: object) -> str:
     """
     if not isinstance(batch_id, str):
         raise InvalidArgumentError(
-            f"batch_id: expected the ID of one batch, a string, but got {_shown(batch_id)} "
+            f"batch_id: expected the ID of one batch, a string, but got {shown(batch_id)} "
             f"({type(batch_id).__name__}). For several batches use .expand(batch_id=[...])."
         )
     if batch_id.strip() in ("", "None"):
         raise InvalidArgumentError(
-            f"batch_id: got {batch_id!r}, which is no ID. Check that the task, Param or template that it "
+            f"batch_id: got {shown(batch_id)}, which is no ID. Check that the task, Param or template that it "
             "comes from gives one."
         )
     if len(batch_id) > _MAX_ID:
         raise InvalidArgumentError(
-            f"batch_id: got {len(batch_id)} characters ({_shown(batch_id)}); an ID has at most {_MAX_ID}. "
+            f"batch_id: got {len(batch_id)} characters ({shown(batch_id)}); an ID has at most {_MAX_ID}. "
             "Pass the batch's `id` as the API gave it."
         )
     wrong = [char for char in batch_id if char in "/\\?#%" or not char.isprintable() or char.isspace()]
     if wrong or ".." in batch_id or batch_id == "." or not batch_id.isascii():
         culprit = repr(wrong[0]) if wrong else "'..'" if batch_id.isascii() else "a non-ASCII character"
         raise InvalidArgumentError(
-            f"batch_id: {_shown(batch_id)} holds {culprit}, which no batch ID has. "
+            f"batch_id: {shown(batch_id)} holds {culprit}, which no batch ID has. "
             "Pass the batch's `id` as the API gave it, for example msgbatch_01Example."
         )
     return batch_id
@@ -77,14 +77,21 @@ def check_batch_ids(batch_ids: object) -> list[str]:
     :raises InvalidArgumentError: One of them can be no ID.
     """
     if isinstance(batch_ids, str) and batch_ids.lstrip().startswith("["):
-        # What a template makes of a list where it does not render to native objects.
-        try:
-            batch_ids = ast.literal_eval(batch_ids.strip())
-        except (ValueError, SyntaxError):
-            raise InvalidArgumentError(f"batch_id: {_shown(batch_ids)} is no list of IDs.") from None
+        text, batch_ids = batch_ids, listed(batch_ids)
+        if batch_ids is None:
+            raise InvalidArgumentError(f"batch_id: {shown(text)} is no list of IDs.")
     if isinstance(batch_ids, (list, tuple, set)):
         return list(dict.fromkeys(map(check_batch_id, batch_ids)))
     return [check_batch_id(batch_ids)]
+
+
+def listed(text: str) -> object:
+    """Return the list that a text shows, as a template renders one to text; None where it shows nothing."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        # The last two are what Python makes of thousands of signs or brackets.
+        return None
 
 
 def create(requests: Iterable[Mapping[str, Any] | BatchRequest]) -> Call[MessageBatch]:
@@ -138,7 +145,8 @@ def _path(batch_id: str) -> str:
     return f"{PATH}/{quote(check_batch_id(batch_id), safe='')}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value for an error text, without the middle where it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:60]}...{text[-10:]}"
 
@@ -160,7 +168,7 @@ def _create_body(requests: Iterable[Mapping[str, Any] | BatchRequest]) -> bytes:
             problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
             given = request.get("custom_id") if isinstance(request, Mapping) else None
             raise InvalidArgumentError(
-                f"{where}.{'.'.join(map(str, problem['loc']))}: {problem['msg']} (custom_id: {_shown(given)}). "
+                f"{where}.{'.'.join(map(str, problem['loc']))}: {problem['msg']} (custom_id: {shown(given)}). "
                 "A request is {'custom_id': 1 to 64 of a-z A-Z 0-9 _ -, 'params': {...}}."
             ) from None
         if checked.custom_id in seen:

@@ -10,7 +10,6 @@ from airflow_provider_batches._task import BatchTask, airflow_errors
 from airflow_provider_batches.api import BatchNotEndedError, check_batch_id
 from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.teardown.saving import Folder, Saver, check_uri
-from airflow_provider_batches.teardown.selection import is_template
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -56,8 +55,7 @@ class SaveBatchResultsOperator(BatchTask):
             raise ValueError(
                 f"on_missing_results: got {on_missing_results!r}; it must be one of {', '.join(_MISSING)}."
             )
-        if not is_template(path):
-            check_uri("path", path)
+        check_uri("path", path, rendered=False)
         self._stopped = False
 
     def execute(self, context: Context) -> dict[str, Any]:

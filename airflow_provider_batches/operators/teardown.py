@@ -125,8 +125,8 @@ class TeardownBatchesOperator(BaseOperator):
         self.timeout = check_seconds("timeout", timeout)
         if requests_per_minute is not None:
             read_count("requests_per_minute", requests_per_minute)
-        if save_results_to is not None and not is_template(save_results_to):
-            check_uri("save_results_to", save_results_to)
+        if save_results_to is not None:
+            check_uri("save_results_to", save_results_to, rendered=False)
         if not is_template(dry_run):
             read_flag("dry_run", dry_run)
         self._read_selection(None)

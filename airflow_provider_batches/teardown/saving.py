@@ -31,6 +31,7 @@ from airflow_provider_batches.api import (
     ResultsTruncatedError,
     ResultsUnavailableError,
 )
+from airflow_provider_batches.api.endpoints import check_batch_id, shown
 from airflow_provider_batches.api.retry import pause
 from airflow_provider_batches.teardown.selection import is_template
 
@@ -244,7 +245,7 @@ class Saver:
 
     def name(self, batch_id: str) -> str:
         """Return the name of a batch's files, without their ending."""
-        return self._name or quote(batch_id, safe="")
+        return self._name or quote(check_batch_id(batch_id), safe="")
 
     def save(self, client: BatchesClient, batch: MessageBatch) -> Saved:
         """Return the batch's results as they are saved, having fetched them unless they are there and whole.
@@ -345,15 +346,24 @@ def has_none(batch: MessageBatch, error: APIStatusError) -> bool:
     return batch.ended and batch.results_url is None and not answered and 400 <= error.status < 500
 
 
-def check_uri(name: str, uri: object) -> str:
+def check_uri(name: str, uri: object, *, rendered: bool = True) -> str:
     """Return a folder's address where it can be one.
 
-    :raises InvalidArgumentError: It is no URI and no absolute path.
+    :param rendered: Whether it is what the task will use. False: a template in it is left alone.
+    :raises InvalidArgumentError: It is no URI and no absolute path, or leads somewhere else than it seems to.
     """
     text = str(uri).strip()
-    if not is_template(text) and (text in ("", "None") or not ("://" in text or text.startswith("/"))):
+    if not rendered and (is_template(uri) or is_template(text)):
+        return text
+    if text in ("", "None") or not ("://" in text or text.startswith("/")):
         raise InvalidArgumentError(
-            f"{name}: got {uri!r}; it must be a URI like file:///data/results or s3://conn_id@bucket/results, or an "
-            "absolute path."
+            f"{name}: got {shown(uri)}; it must be a URI like file:///data/results or s3://conn_id@bucket/results, or "
+            "an absolute path."
+        )
+    if ".." in text.split("/") or not text.isprintable():
+        # What a Param adds to a folder must not lead out of it.
+        raise InvalidArgumentError(
+            f"{name}: got {shown(uri)}; it must have no '..' between slashes, and no line breaks or other characters "
+            "that cannot be printed."
         )
     return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from airflow_provider_batches.api import InvalidArgumentError, MessageBatch
-from airflow_provider_batches.api.endpoints import check_batch_ids
+from airflow_provider_batches.api.endpoints import check_batch_ids, listed, shown
 
 STATUSES = ("in_progress", "canceling", "ended")
 _AGE = TypeAdapter(timedelta)
@@ -95,7 +94,10 @@ def read_selection(
     age = timedelta() if older_than is None else _age(older_than)
     before = None if created_before is None else _time(created_before)
     if started is not None:
-        before = min(started - age, before or started)
+        try:
+            before = min(started - age, before or started)
+        except OverflowError:
+            raise InvalidArgumentError(f"older_than: {shown(older_than)} ago there were no dates.") from None
     return Selection(
         before=before,
         statuses=frozenset(STATUSES) if statuses is None else _statuses(statuses),
@@ -114,9 +116,12 @@ def is_template(value: object) -> bool:
 
 def read_count(name: str, value: object) -> int:
     """Return a whole number above 0, which a template may have made a text of."""
-    number = int(value) if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() else value
+    number: object = value
+    if isinstance(value, str) and value.isascii() and value.strip().isdigit():
+        with suppress(ValueError):  # of thousands of digits
+            number = int(value)
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise InvalidArgumentError(f"{name}: got {value!r}; it must be a whole number above 0, or None.")
+        raise InvalidArgumentError(f"{name}: got {shown(value)}; it must be a whole number above 0, or None.")
     return number
 
 
@@ -125,7 +130,7 @@ def read_flag(name: str, value: object) -> bool:
     flags: dict[object, bool] = {"true": True, "false": False}
     flag = flags.get(value.strip().lower()) if isinstance(value, str) else value
     if not isinstance(flag, bool):
-        raise InvalidArgumentError(f"{name}: got {value!r}; it must be True or False.")
+        raise InvalidArgumentError(f"{name}: got {shown(value)}; it must be True or False.")
     return flag
 
 
@@ -143,7 +148,7 @@ def _age(value: object) -> timedelta:
             age = _AGE.validate_python(value)
     if not isinstance(age, timedelta) or age <= timedelta():
         raise InvalidArgumentError(
-            f"older_than: got {value!r}; it must be a timedelta above 0, or a text like '7 days' or 'P7D'."
+            f"older_than: got {shown(value)}; it must be a timedelta above 0, or a text like '7 days' or 'P7D'."
         )
     return age
 
@@ -157,11 +162,11 @@ def _time(value: object) -> datetime:
             time = None
     if not isinstance(time, datetime):
         raise InvalidArgumentError(
-            f"created_before: got {value!r}; it must be a datetime, or a text like '2026-01-31T00:00:00+00:00'."
+            f"created_before: got {shown(value)}; it must be a datetime, or a text like '2026-01-31T00:00:00+00:00'."
         )
     if time.utcoffset() is None:
         raise InvalidArgumentError(
-            f"created_before: {value!r} has no time zone; add one, for example tzinfo=timezone.utc."
+            f"created_before: {shown(value)} has no time zone; add one, for example tzinfo=timezone.utc."
         )
     return time
 
@@ -169,13 +174,10 @@ def _time(value: object) -> datetime:
 def _statuses(value: object) -> frozenset[str]:
     items: Any = value
     if isinstance(value, str):
-        try:
-            items = ast.literal_eval(value.strip()) if value.lstrip().startswith("[") else [value]
-        except (ValueError, SyntaxError):
-            items = None
+        items = listed(value) if value.lstrip().startswith("[") else [value]
     if not isinstance(items, (list, tuple, set, frozenset)) or not items or not set(map(str, items)) <= set(STATUSES):
         raise InvalidArgumentError(
-            f"statuses: got {value!r}; it must be a list of {', '.join(STATUSES)}. There is no 'canceled' and no "
+            f"statuses: got {shown(value)}; it must be a list of {', '.join(STATUSES)}. There is no 'canceled' and no "
             "'expired': such batches are 'ended'."
         )
     return frozenset(map(str, items))

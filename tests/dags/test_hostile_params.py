@@ -1,0 +1,48 @@
+"""What a person types into the form of an example is text: nothing of it is rendered, or leads anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from airflow_provider_batches.emulator import Emulator
+
+SECRET = "{{ conn.anthropic_default.password }}{{ 6 * 7 }}"
+
+
+@pytest.mark.batches_emulator(batch_seconds=0.1)
+def test_a_template_in_a_prompt_is_sent_as_it_is(run: Callable[..., Any], batches_emulator: Emulator) -> None:
+    prompts = [SECRET, "a\r\nx-injected: 1\r\n\r\nDELETE / HTTP/1.1", "../../v1/models"]
+
+    ended = run("batch_pipeline", prompts=prompts, model=f"m{SECRET}")
+
+    created = batches_emulator.requests[0]
+    assert (created.endpoint, "x-injected" in created.headers) == ("create", False)
+    assert batches_emulator.count("create") == 1
+    assert batches_emulator.count("unknown") == 0
+    assert ended.states["create"] == "success"
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "params"),
+    [
+        ("teardown_batch", {"batch_id": SECRET}),
+        ("teardown_batch", {"batch_id": "../models"}),
+        ("teardown_batch", {"batch_id": "msgbatch_1", "conn_id": "postgres_default"}),
+        ("teardown_batch", {"batch_id": "msgbatch_1", "conn_id": "anthropic/../../variables/x"}),
+        ("scheduled_teardown", {"older_than_days": "1D{{ 1 }}", "dry_run": False}),
+        ("scheduled_teardown", {"older_than_days": 7, "dry_run": "{{ False }}"}),
+    ],
+)
+def test_what_the_form_does_not_allow_sends_nothing(
+    dag_id: str, params: dict[str, Any], run: Callable[..., Any], batches_emulator: Emulator
+) -> None:
+    batches_emulator.add_batch(status="ended", age_seconds=30 * 24 * 3600)
+
+    with suppress(ValueError):  # ParamValidationError is one
+        assert run(dag_id, **params).state == "failed"
+    assert batches_emulator.count() == 0
+    assert len(batches_emulator.ids()) == 1
