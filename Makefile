@@ -53,6 +53,14 @@ lint: $(VENV)/.dev  ## ruff and mypy
 reliability: $(VENV)/.dev  ## docs/reliability.md from the fault matrix of the tests
 	@$(PY) -m tests.integration.reliability.page
 
+.PHONY: docs
+docs: $(VENV)/.docs  ## the documentation as a site, in build/site (DOCS="serve" shows it while you write)
+	@PYTHONPATH=. $(VENV)/bin/mkdocs --quiet $(if $(DOCS),$(DOCS),build)
+
+.PHONY: audit
+audit: $(VENV)/.audit  ## look the pinned versions up in the database of known vulnerabilities
+	@$(VENV)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
 .PHONY: build
 build: $(VENV)/.dev  ## wheel and source distribution in dist/
 	@$(VENV)/bin/uv build --quiet --out-dir dist
