@@ -1,6 +1,6 @@
 """The Message Batches API as a local server, for demos and for tests of DAGs.
 
-Nothing heavy is imported before an :class:`Emulator` is made.
+Nothing heavy is imported before an `Emulator` is made.
 """
 
 from __future__ import annotations

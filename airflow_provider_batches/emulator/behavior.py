@@ -14,7 +14,7 @@ def _unknown(default: Any, *others: Any) -> Any:
 class Behavior:
     """How the emulator behaves where no source settles how the API does.
 
-    Status codes may be any; :meth:`variants` goes through the plausible ones.
+    Status codes may be any; `variants` goes through the plausible ones.
 
     :param cancel_ended: status for canceling a batch that has ended (200: unchanged batch).
     :param cancel_canceling: status for canceling a batch that is canceling already (200: unchanged batch).

@@ -30,7 +30,7 @@ class Clock:
         self.on_change()
 
     def freeze(self) -> None:
-        """Stop the clock; only :meth:`advance` moves it then."""
+        """Stop the clock; only `advance` moves it then."""
         self._frozen = self.now()
         self.on_change()
 
@@ -41,7 +41,7 @@ class Clock:
         self.on_change()
 
     def state(self) -> dict[str, float | None]:
-        """Return what :meth:`restore` needs after a restart."""
+        """Return what `restore` needs after a restart."""
         return {"offset": self._offset, "frozen": self._frozen}
 
     def restore(self, offset: float, frozen: float | None) -> None:

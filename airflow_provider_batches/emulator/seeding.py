@@ -19,7 +19,7 @@ def seed(
     cancel_seconds: float | None = None,
     foreign: bool = False,
 ) -> Batch:
-    """Put a batch into the store without HTTP; see :meth:`Emulator.add_batch`."""
+    """Put a batch into the store without HTTP; see `Emulator.add_batch`."""
     now = store.clock.now()
     ids = None if isinstance(requests, int) else [r if isinstance(r, str) else r["custom_id"] for r in requests]
     total = requests if isinstance(requests, int) else len(requests)

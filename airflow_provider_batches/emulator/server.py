@@ -30,7 +30,7 @@ BACKLOG = 2048
 class Emulator:
     """The Message Batches API on a local port, for as long as the context lasts.
 
-    Batches live in memory, and survive :meth:`stop` and :meth:`start` of the same object.
+    Batches live in memory, and survive `stop` and `start` of the same object.
 
     :param host: address to listen on; only loopback unless ``allow_remote``.
     :param port: port to listen on; 0 takes a free one.
@@ -39,7 +39,7 @@ class Emulator:
     :param cancel_seconds: how long a canceled batch takes to end; 0: it has ended when next looked at.
     :param requests_per_minute: limit for all batch endpoints together; None: no limit.
     :param error_fraction: share of the requests that end as ``errored``.
-    :param behavior: how it behaves where the API's behavior is not known; see :class:`Behavior`.
+    :param behavior: how it behaves where the API's behavior is not known; see `Behavior`.
     :param state: file that keeps batches and clock over a restart of the process.
     :param allow_remote: listen on other than loopback addresses too. Anybody who reaches the port can then read
         and change everything, since ``/_emulator/`` asks for no key.

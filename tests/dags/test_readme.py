@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""What the README and the pages of the documentation show works as it stands there."""
 
 from __future__ import annotations
 
@@ -13,11 +13,22 @@ from airflow_provider_batches.emulator import Emulator
 from airflow_provider_batches.hooks.connection import EXTRA_FIELDS
 from tests.versions import AIRFLOW
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
+BLOCKS = [
+    (name, block) for name, text in PAGES.items() for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+]
+LINKS = sorted(
+    {(name, link) for name, text in PAGES.items() for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)}
+)
 
 
 def code(holding: str) -> str:
-    (block,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if holding in block)
+    (block,) = (block for _, block in BLOCKS if holding in block)
     return block
 
 
@@ -44,17 +55,24 @@ def test_the_dag_and_its_test_run(
 
 @pytest.mark.parametrize("field", EXTRA_FIELDS)
 def test_every_field_of_the_connection_is_described(field: str) -> None:
-    assert f"| `{field}` |" in README
+    assert f"| `{field}` |" in PAGES["docs/connection.md"]
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
-def test_every_linked_file_is_there(path: str) -> None:
-    assert (Path(__file__).parents[2] / path).is_file()
+@pytest.mark.parametrize(("name", "link"), LINKS)
+def test_every_linked_file_is_there(name: str, link: str) -> None:
+    assert ((ROOT / name).parent / link).is_file()
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:`|^    )make ([a-z]+)", README, re.MULTILINE))))
+@pytest.mark.parametrize(("name", "block"), BLOCKS, ids=[f"{name}-{n}" for n, (name, _) in enumerate(BLOCKS)])
+def test_every_block_of_code_runs(name: str, block: str) -> None:
+    namespace: dict[str, Any] = {}
+    exec(block, namespace)
+    assert len(namespace) > 1
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:`|^    )make ([a-z0-9-]+)", README, re.MULTILINE))))
 def test_every_make_command_exists(target: str) -> None:
-    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
 
     assert re.search(rf"^{target}:.*  ## ", makefile, re.MULTILINE)
 
