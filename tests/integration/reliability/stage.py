@@ -40,6 +40,7 @@ class Stage:
         self.requests: Counter[str] = Counter()
         #: How many requests met the trouble.
         self.struck = 0
+        self._held = socket.socket()
         self._endpoints: tuple[str, ...] = ()
         self._after = 0
         self._row, self._length = row, length
@@ -63,6 +64,7 @@ class Stage:
         self._endpoints, self._after = endpoints, after
 
     def close(self) -> None:
+        self._held.close()
         self._other.close()
         self.api.close()
 
@@ -122,6 +124,7 @@ class Stage:
         match self._row.trouble:
             case "connection refused":
                 self.api.stop()
+                self._hold_port()
             case "TLS error":
                 self.api.stop()
                 self._other.start()
@@ -142,11 +145,17 @@ class Stage:
         match self._row.trouble:
             case "connection refused":
                 self.api.start()
+                self._held.close()
             case "TLS error":
                 self._other.stop()
                 self.api.start()
             case "DNS failure":
                 self._monkeypatch.setattr(socket, "getaddrinfo", _getaddrinfo)
+
+    def _hold_port(self) -> None:
+        """Keep the port of a stopped API from others, without listening."""
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind((self.api.host, self.api.port))
 
 
 _getaddrinfo: Callable[..., Any] = socket.getaddrinfo

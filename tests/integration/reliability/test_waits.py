@@ -28,6 +28,8 @@ from tests.integration.reliability.stage import Stage
 
 #: Seconds: how long the batches take, how often is looked, and when the wait is over.
 ENDS, POLL, OVER = 40, 60, 100
+#: Real seconds that a busy machine may take for the answers.
+SLACK = 20
 #: How often the API is asked at most until then, however soon it says to come back.
 MOST_LOOKS = 20
 WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -76,7 +78,7 @@ def test_a_wait_does_about_a_fault_what_the_matrix_says(
         assert set_up.struck == seen.requests
     if ends == SUCCESS:
         latest = 600 + POLL if length == TEN_MINUTES else max(ENDS, row.seldom) + POLL + row.each
-        assert passed <= latest + 10
+        assert passed <= latest + SLACK
         return
     text = str(error)
     says = [
@@ -86,7 +88,7 @@ def test_a_wait_does_about_a_fault_what_the_matrix_says(
     assert [part for part in (*says, "" if several else ids[0]) if part not in text] == [], text
     assert ".." not in text
     if ends == TIMEOUT:
-        assert OVER <= passed <= OVER + row.each + 5
+        assert OVER <= passed <= OVER + row.each + SLACK
         assert set_up.struck <= MOST_LOOKS
 
 
