@@ -262,7 +262,7 @@ class RealAirflow:
     def kill(self, component: str) -> None:
         """Kill a component with all its processes (SIGKILL), as if its machine had lost its power."""
         process = self._processes.pop(component)
-        os.killpg(process.pid, signal.SIGKILL)
+        _kill_session(process.pid)
         process.wait()
 
     def env_of(self, component: str) -> dict[str, str]:
@@ -282,9 +282,8 @@ class RealAirflow:
         for process in self._processes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
-            # Each component leads a process group of its own, so this ends what it has left behind, and only that.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            # Each component leads a session of its own, so this ends what it has left behind, and only that.
+            _kill_session(process.pid)
             process.wait()
         self._processes.clear()
         if keep_logs:
@@ -336,6 +335,17 @@ def ends_with_this_process(signal_name: str = "TERM") -> list[str]:
     """Return a prefix for commands that ends them when this process is killed, where the system has one (Linux)."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", signal_name, "--"] if setpriv else []
+
+
+def _kill_session(leader: int) -> None:
+    """Kill a process and all that it has started. Airflow's tasks have process groups of their own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+    # Where there is no /proc, tasks of a killed worker go on until they miss it.
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(int(folder.name)) == leader:
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 def free_ports(count: int) -> list[int]:

@@ -79,8 +79,12 @@ class Scenario:
 
     def kill_worker(self) -> None:
         """Kill the worker that runs the teardown, while it saves and deletes."""
-        self.until("the worker's moment", lambda tasks: self.api.count("delete") >= 150)
-        task = self.tasks()["teardown"]
+
+        def moment(tasks: Tasks) -> Any:
+            task = tasks["teardown"]
+            return task["state"] == "running" and self.api.count("delete") >= 150 and task
+
+        task = self.until("the worker's moment", moment)
         self._kill(task["hostname"], f"the teardown runs there, try {task['try_number']}; {self._deleted()}")
         self._restart(task["hostname"])
 
