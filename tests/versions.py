@@ -16,7 +16,7 @@ official_provider = pytest.mark.skipif(
     sys.version_info < (3, 11), reason="the official provider is compared with where it can be installed: Python 3.11+"
 )
 
-AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
+AIRFLOW = tuple(int(part) for part in version("apache-airflow").split("."))
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,19 @@ class Feature:
     """Something that works from an Airflow version on."""
 
     name: str
-    since: tuple[int, int] = (3, 0)
+    since: tuple[int, ...] = (3, 0)
     #: What an older Airflow does instead.
     before: str = ""
 
     @property
     def reason(self) -> str:
         """Why a test of it is skipped on an older Airflow."""
-        return f"{self.name}: Airflow {self.since[0]}.{self.since[1]}+; {self.before}"
+        return f"{self.name}: Airflow {'.'.join(map(str, self.since))}+; {self.before}"
 
 
 FEATURES = {
     "form": Feature("connection form with the provider's own fields"),
+    "dag_test": Feature("`dag.test()`", (3, 0, 2), "an older one has it for no DAG that comes from a file"),
     "end_from_trigger": Feature("`end_from_trigger`"),
     "start_from_trigger": Feature("`start_from_trigger`", (3, 3), "an older one begins the task on a worker"),
     "on_kill": Feature("`cancel_on_kill` of a wait that is deferred", (3, 3), "an older one does not tell the trigger"),

@@ -16,6 +16,14 @@ __all__ = ["EXAMPLES", "ParamValidationError"]
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs a DAG, before the tests of what this Airflow lacks are skipped."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and "run" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.feature("dag_test"))
+
+
 @pytest.fixture
 def example() -> Callable[[str], Any]:
     """Load an example DAG as Airflow does."""

@@ -36,6 +36,7 @@ def test_the_dag_is_short() -> None:
     assert len(code('DAG("stop_batch"').splitlines()) <= 15
 
 
+@pytest.mark.feature("dag_test")
 def test_the_dag_and_its_test_run(
     airflow_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_emulator: Emulator
 ) -> None:

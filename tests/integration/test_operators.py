@@ -339,6 +339,7 @@ DeleteBatchOperator.partial(task_id="delete_each").expand(batch_id=wait_each.out
 """
 
 
+@pytest.mark.feature("dag_test")
 @pytest.mark.usefixtures("airflow_db")
 def test_the_three_chain_by_their_output_alone_and_mapped(
     api: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
