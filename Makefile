@@ -55,7 +55,7 @@ reliability: $(VENV)/.dev  ## docs/reliability.md from the fault matrix of the t
 
 .PHONY: docs
 docs: $(VENV)/.docs  ## the documentation as a site, in build/site (DOCS="serve" shows it while you write)
-	@PYTHONPATH=. $(VENV)/bin/mkdocs --quiet $(if $(DOCS),$(DOCS),build)
+	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(VENV)/bin/mkdocs --quiet $(if $(DOCS),$(DOCS),build)
 
 .PHONY: audit
 audit: $(VENV)/.audit  ## look the pinned versions up in the database of known vulnerabilities
