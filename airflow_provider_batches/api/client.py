@@ -121,7 +121,8 @@ def _details(error: BaseException) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "timed out"
     cause: BaseException | None = error
-    while cause and not str(cause):
+    # What the event loop's libraries raise among themselves says nothing to a reader.
+    while cause and not (str(cause) and isinstance(cause, (httpx.HTTPError, OSError))):
         cause = cause.__cause__ or cause.__context__
     return str(cause) if cause else "no details"
 

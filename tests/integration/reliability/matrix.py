@@ -318,7 +318,7 @@ ROWS = [
     _unsent("connection refused", "ConnectError"),
     _unsent("TLS error", "Name the CA file"),
     _unsent("DNS failure", "Name or service not known"),
-    _passing("connection reset", {"drop": True, "reset": True}, APIConnectionError, "Connection reset by peer"),
+    _passing("connection reset", {"drop": True, "reset": True}, APIConnectionError, "ReadError"),
     _passing(
         "a read that hangs",
         {"hang": True},

@@ -34,6 +34,21 @@ def public(kind):
 ONLY_BLOCKING = {"close", "open_results"}
 
 
+@pytest.mark.parametrize(
+    ("causes", "says"),
+    [
+        ([httpx.ReadTimeout("")], "timed out"),
+        ([httpx.ReadError("broken")], "broken"),
+        ([httpx.ReadError(""), IndexError("pop from an empty deque")], "no details"),
+        ([httpx.ReadError(""), RuntimeError("internal"), OSError(104, "reset by peer")], "[Errno 104] reset by peer"),
+    ],
+)
+def test_an_error_without_a_text_says_what_the_network_said(causes, says):
+    for error, cause in pairwise(causes):
+        error.__cause__ = cause
+    assert client_module._details(causes[0]) == says
+
+
 class TestBothClients:
     def test_have_the_same_methods_but_for_closing_and_raw_streams(self):
         assert set(public(BatchesClient)) - ONLY_BLOCKING == set(public(AsyncBatchesClient)) - {"aclose"}
