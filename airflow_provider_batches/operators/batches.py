@@ -216,7 +216,7 @@ class ListBatchesOperator(BaseOperator):
         with airflow_errors():
             selection = self._read_selection(run_start(context))
             chosen = selection.choose(self.hook.list_batches())
-        self.log.info("%d batches are chosen", len(chosen))
+        self.log.info("Batches chosen: %d", len(chosen))
         return [batch.id for batch in chosen]
 
     def _read_selection(self, started: datetime | None) -> Selection:

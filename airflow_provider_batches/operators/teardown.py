@@ -197,11 +197,11 @@ class TeardownBatchesOperator(BaseOperator):
         memory = self._memory(context, selection) if remember else None
         known = memory.get(_CHOSEN) if memory else None
         if known is not None:
-            self.log.info("Going on with the %d batches that an earlier try has chosen", len(known))
+            self.log.info("Going on with what an earlier try has chosen; batches: %d", len(known))
             return known, []
         batches = asyncio.run(self._select(selection))
         chosen = [batch.id for batch in batches]
-        self.log.info("%d batches are chosen", len(chosen))
+        self.log.info("Batches chosen: %d", len(chosen))
         if memory:
             memory.set(_CHOSEN, chosen)
         return chosen, batches
@@ -263,7 +263,7 @@ class TeardownBatchesOperator(BaseOperator):
     def _leave(self, running: list[str], left: list[Record], tally: Tally) -> None:
         now = time.time()
         limit = time_to_wait(self, self.timeout)
-        self.log.info("%d batches have not ended yet; the wait goes on in the triggerer", len(running))
+        self.log.info("Batches that have not ended yet: %d; the wait goes on in the triggerer", len(running))
         self.defer(
             trigger=BatchEndedTrigger(
                 batch_id=running,
@@ -282,7 +282,7 @@ class TeardownBatchesOperator(BaseOperator):
         snapshots = {batch.id: batch.snapshot() for batch in batches}
         for batch_id in chosen:
             self.log.info("Would tear down %s", json.dumps(snapshots.get(batch_id, {"id": batch_id})))
-        self.log.info("This is a dry run: %d batches would be torn down, and nothing is changed", len(chosen))
+        self.log.info("This is a dry run, and nothing is changed; batches that would be torn down: %d", len(chosen))
         return {**asdict(tally), "dry_run": True}
 
     def _conclude(self, context: Context, folder: Folder | None, left: list[Record], tally: Tally) -> dict[str, Any]:
@@ -323,7 +323,7 @@ class TeardownBatchesOperator(BaseOperator):
             name = f"_teardown/{quote('.'.join(names), safe='')}.{now:%Y%m%dT%H%M%S.%f}Z.jsonl"
             try:
                 folder.write(name, "".join(f"{line}\n" for line in lines).encode())
-                self.log.info("The full record of %d batches is in %s", len(lines), folder.uri(name))
+                self.log.info("The full record is in %s; batches: %d", folder.uri(name), len(lines))
                 return
             except Exception as error:
                 self.log.warning("The full record could not be written (%s: %s)", type(error).__name__, error)

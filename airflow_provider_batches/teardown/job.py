@@ -86,7 +86,7 @@ class Tally:
             for name, number in asdict(self).items()
             if name not in ("selected", "bytes_saved")
         )
-        return f"{self.selected:,} batches selected: {done}; {self.bytes_saved:,} bytes saved"
+        return f"Batches selected: {self.selected:,}; {done}; {self.bytes_saved:,} bytes saved"
 
 
 class Teardown:

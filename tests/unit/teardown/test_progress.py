@@ -19,7 +19,7 @@ def test_a_line_now_and_then_and_one_at_the_end() -> None:
 
 def test_a_summary_reads_as_a_sentence() -> None:
     assert str(Tally(selected=1200, deleted=1199, failed=1)) == (
-        "1,200 batches selected: 0 canceled, 0 ended, 0 saved, 1,199 deleted, 0 already gone, 1 failed; 0 bytes saved"
+        "Batches selected: 1,200; 0 canceled, 0 ended, 0 saved, 1,199 deleted, 0 already gone, 1 failed; 0 bytes saved"
     )
 
 
