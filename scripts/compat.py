@@ -45,6 +45,8 @@ ENVIRONMENTS = {
     "airflow-3.3.2": Environment("2026-11-20", "3.3.2"),
     "python-3.10": Environment("2026-11-20", "3.3.2", python="3.10"),
 }
+#: The sessions without which there is no table; another Python may not be installed.
+NEEDED = [session for session, environment in ENVIRONMENTS.items() if environment.python == Environment.python]
 
 
 def report_of(session: str) -> Path:
@@ -117,12 +119,13 @@ def table(records: dict[str, dict[str, Any]]) -> str:
 
 
 def render() -> None:
-    """Write the table into the README, if there is a record of each session."""
-    missing = [session for session in ENVIRONMENTS if not report_of(session).with_suffix(".json").exists()]
+    """Write the table into the README, if there is a record of each session whose Python everybody has."""
+    paths = {session: report_of(session).with_suffix(".json") for session in ENVIRONMENTS}
+    missing = [session for session in NEEDED if not paths[session].exists()]
     if missing:
         print(f"The README's table is left as it is: no result of {', '.join(missing)}.")
         return
-    records = {session: json.loads(report_of(session).with_suffix(".json").read_text()) for session in ENVIRONMENTS}
+    records = {session: json.loads(path.read_text()) for session, path in paths.items() if path.exists()}
     before, _, rest = README.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     README.write_text(f"{before}{BEGIN}\n{table(records)}\n{END}{after}")
