@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_batches.api.endpoints import PATH
 from airflow_provider_batches.emulator import Emulator
+from tests.dags.conftest import ParamValidationError
 
 SECRET = "{{ conn.anthropic_default.password }}{{ 6 * 7 }}"
 
@@ -48,7 +49,7 @@ def test_what_the_form_does_not_allow_sends_nothing(
 ) -> None:
     batches_emulator.add_batch(status="ended", age_seconds=30 * 24 * 3600)
 
-    with suppress(ValueError):  # ParamValidationError is one
+    with suppress(ParamValidationError):
         assert run(dag_id, **params).state == "failed"
     assert batches_emulator.count() == 0
     assert len(batches_emulator.ids()) == 1
