@@ -49,7 +49,7 @@ def test_what_the_form_does_not_allow_sends_nothing(
 ) -> None:
     batches_emulator.add_batch(status="ended", age_seconds=30 * 24 * 3600)
 
-    with suppress(ParamValidationError):
+    with suppress(ParamValidationError, ValueError):  # `dag.test()` of Airflow 3.2 raises the latter
         assert run(dag_id, **params).state == "failed"
     assert batches_emulator.count() == 0
     assert len(batches_emulator.ids()) == 1
