@@ -96,6 +96,11 @@ class Folder:
         self._path = ObjectStoragePath(check_uri("path", uri))
         self._fs = self._path.fs
         self._local = isinstance(self._fs, LocalFileSystem)
+        if not self._local:
+            # Alone: some versions of s3fs lose the credentials where several threads make the first call together.
+            # What is wrong with the store, if anything, is said where it is used.
+            with suppress(Exception):
+                self._fs.exists(str(self._path.path))
 
     def uri(self, name: str) -> str:
         """Return where a file of this folder is, for people and for ObjectStoragePath."""
