@@ -9,10 +9,10 @@ from pathlib import Path
 from benchmarks.measure import Control, Numbers, main
 from benchmarks.sides import CONNECTION
 from scripts.real_airflow import COMPONENTS, RealAirflow
+from scripts.usage import cpu_of
 
 CHAINS = 10
 DAGS = Path(__file__).parent / "dags"
-TICK = os.sysconf("SC_CLK_TCK")
 #: Seconds for which the idle Airflow is measured first, once it has settled.
 IDLE = 20.0
 SETTLE = 20.0
@@ -43,25 +43,6 @@ def run(side: str, url: str) -> Numbers:
         "tasks_unsuccessful": sum(task["state"] != "success" for task in tasks),
         "batches_left": len(api.call("GET", "batches")["ids"]),
     }
-
-
-def cpu_of(roots: list[int]) -> float:
-    """Return the CPU seconds of these processes and all that they have started, ended ones included."""
-    children: dict[int, list[int]] = {}
-    seconds: dict[int, float] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(folder.name))
-        seconds[int(folder.name)] = sum(map(int, fields[11:15])) / TICK
-    total, left = 0.0, list(roots)
-    while left:
-        pid = left.pop()
-        total += seconds.get(pid, 0.0)
-        left += children.get(pid, [])
-    return total
 
 
 if __name__ == "__main__":

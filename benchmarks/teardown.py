@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chains import cpu_of
 from benchmarks.measure import Control, Numbers, main, memory
 from benchmarks.registry import CASES, Case, Row
 from benchmarks.sides import CONNECTION
@@ -105,6 +104,7 @@ def _curl(url: str, batch_id: str, path: str) -> float:
 def _airflow(api: Control, url: str, count: int) -> Numbers:
     """The same on a real Airflow: scheduler, triggerer, LocalExecutor."""
     from scripts.real_airflow import COMPONENTS, RealAirflow
+    from scripts.usage import cpu_of
 
     for _ in range(count // 100):
         api.add(100, age_seconds=7200)

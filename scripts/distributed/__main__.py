@@ -23,9 +23,9 @@ from scripts.distributed.cluster import distributed_airflow
 from scripts.distributed.ledger import Account, account, unrecorded, unsaved
 from scripts.distributed.scenario import Scenario
 from scripts.distributed.servers import ServerError
-from scripts.distributed.usage import Meter
 from scripts.processes import EmulatorProcess, emulator, exit_on_signals
 from scripts.real_airflow import RealAirflow, task_name
+from scripts.usage import Meter
 
 DAGS = Path(__file__).parent / "dags"
 CHAINS = 40

@@ -9,9 +9,9 @@ from typing import Any
 
 from scripts.distributed.cluster import TRIGGERERS, DistributedAirflow
 from scripts.distributed.ledger import Kill
-from scripts.distributed.usage import Meter
 from scripts.processes import EmulatorProcess
 from scripts.real_airflow import task_name
+from scripts.usage import Meter
 
 Tasks = dict[str, dict[str, Any]]
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from airflow_provider_batches.emulator import Emulator
 from airflow_provider_batches.links.batches import CONSOLE_URL
 from scripts.real_airflow import RealAirflow
-from tests.e2e.canary import KEY, TOKEN
+from tests.canary import KEY, TOKEN
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "e2e"

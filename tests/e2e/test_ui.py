@@ -15,7 +15,7 @@ from airflow_provider_batches.emulator import Emulator
 from airflow_provider_batches.hooks.form import FIELDS
 from airflow_provider_batches.links.batches import CONSOLE_URL
 from scripts.real_airflow import RealAirflow
-from tests.e2e.canary import KEY, TOKEN, found_in
+from tests.canary import KEY, TOKEN, found_in
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -21,7 +21,7 @@ from cryptography.fernet import Fernet
 
 from airflow_provider_batches.emulator import Emulator, Fault
 from scripts.real_airflow import RealAirflow, RealAirflowError
-from tests.e2e.canary import ECHO, KEY, found_in
+from tests.canary import ECHO, KEY, found_in
 from tests.e2e.conftest import FERNET_KEY
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

@@ -16,10 +16,8 @@ from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator
 from airflow_provider_batches.sensors.batches import BatchEndedSensor
 from airflow_provider_batches.triggers.batches import BatchEndedTrigger
+from tests.canary import KEY, TOKEN
 
-#: Long, so that a part of it would be found too.
-KEY = "sk-ant-canary-" + "".join(f"{number:02d}q" for number in range(30))
-TOKEN = "gateway-canary-" + "".join(f"{number:02d}t" for number in range(30))
 POLL = 0.02
 #: What a proxy that shows the request to its reader answers; the key stands where the excerpt is cut, and before.
 ECHOES = {

@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -18,12 +18,27 @@ import pytest
 from airflow_provider_batches.emulator import Emulator, Fault
 from airflow_provider_batches.emulator.app import _route
 from tests.integration.reliability.clock import Clock
-from tests.integration.reliability.matrix import DATE_SECONDS, LASTING, ONCE, Row
+from tests.integration.reliability.matrix import DATE_SECONDS, LASTING, ONCE, ROWS, Row
 
 #: Seconds for which the default `timeout` lets a read hang, and for which these tests do.
 TIMEOUT, SHORT = 60.0, 0.05
 #: Seconds that a request takes on the test's clock.
 REQUEST = 0.01
+
+
+def experiments(kind: str, names: Iterable[str]) -> list[Any]:
+    """Return row, name and length of each: a fault that ends a call or a wait at once need not last for it.
+
+    :param kind: `calls` or `waits`.
+    :param names: Which of them.
+    """
+    return [
+        pytest.param(row, name, length, id=f"{row.plain_name}-{name}-{length}")
+        for row in ROWS
+        for name in names
+        for length in row.lasts
+        if not (length == LASTING and getattr(row, kind)[name].once == getattr(row, kind)[name].lasting)
+    ]
 
 
 class Stage:

@@ -16,30 +16,17 @@ from tests.integration.reliability.matrix import (
     CALLS,
     ERRORS,
     IN_DOUBT,
-    LASTING,
     ONCE,
     OTHER_ADVICE,
-    ROWS,
     Row,
     Seen,
 )
-from tests.integration.reliability.stage import REQUEST, Stage
+from tests.integration.reliability.stage import REQUEST, Stage, experiments
 
 PARAMS = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
 #: Seconds by which sums of times this large may be wrong.
 TINY = 0.001
 REQUESTS = [{"custom_id": f"r{number}", "params": PARAMS} for number in range(3)]
-
-
-def cells() -> list[Any]:
-    """Return row, call and length of every experiment: a fault that fails a call at once need not last for it."""
-    return [
-        pytest.param(row, call, length, id=f"{row.plain_name}-{call}-{length}")
-        for row in ROWS
-        for call in CALLS
-        for length in row.lasts
-        if not (length == LASTING and row.calls[call].once == row.calls[call].lasting)
-    ]
 
 
 def make(call: str, hook: BatchesHook, batch_id: str) -> Any:
@@ -49,7 +36,7 @@ def make(call: str, hook: BatchesHook, batch_id: str) -> Any:
     return list(method()) if call == "list" else list(method(batch_id)) if call == "results" else method(batch_id)
 
 
-@pytest.mark.parametrize(("row", "call", "length"), cells())
+@pytest.mark.parametrize(("row", "call", "length"), experiments("calls", CALLS))
 def test_a_call_does_about_a_fault_what_the_matrix_says(
     row: Row, call: str, length: str, stage: Callable[[Row, str], Stage]
 ) -> None:

@@ -17,14 +17,13 @@ from tests.integration.reliability.matrix import (
     ERRORS,
     LASTING,
     OTHER_ADVICE,
-    ROWS,
     SUCCESS,
     TEN_MINUTES,
     TIMEOUT,
     WAITS,
     Row,
 )
-from tests.integration.reliability.stage import Stage
+from tests.integration.reliability.stage import Stage, experiments
 
 #: Seconds: how long the batches take, how often is looked, and when the wait is over.
 ENDS, POLL, OVER = 40, 60, 100
@@ -43,17 +42,7 @@ WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def cells() -> list[Any]:
-    return [
-        pytest.param(row, way, length, id=f"{row.plain_name}-{way}-{length}")
-        for row in ROWS
-        for way in WAITS
-        for length in row.lasts
-        if not (length == LASTING and row.waits[way].once == row.waits[way].lasting)
-    ]
-
-
-@pytest.mark.parametrize(("row", "way", "length"), cells())
+@pytest.mark.parametrize(("row", "way", "length"), experiments("waits", WAITS))
 def test_a_wait_does_about_a_fault_what_the_matrix_says(
     row: Row, way: str, length: str, stage: Callable[[Row, str], Stage], run: Any
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -43,6 +43,22 @@ def usage(root: int) -> tuple[float, float]:
 
     Memory that several processes share is counted in equal parts.
     """
+    seconds, memory = _tree([root]), 0.0
+    for pid in seconds:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    memory += int(line.split()[1]) / 1024
+    return sum(seconds.values()), memory
+
+
+def cpu_of(roots: Iterable[int]) -> float:
+    """Return the CPU seconds of these processes and all that they have started, ended ones included."""
+    return sum(_tree(roots).values())
+
+
+def _tree(roots: Iterable[int]) -> dict[int, float]:
+    """Return the CPU seconds of each of these processes and of each that they have started."""
     children: dict[int, list[int]] = defaultdict(list)
     seconds: dict[int, float] = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -50,13 +66,10 @@ def usage(root: int) -> tuple[float, float]:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
             children[int(fields[1])].append(int(folder.name))
             seconds[int(folder.name)] = sum(map(int, fields[11:15])) / TICK
-    cpu, memory, left = 0.0, 0.0, [root]
+    found: dict[int, float] = {}
+    left = list(roots)
     while left:
         pid = left.pop()
-        cpu += seconds.get(pid, 0.0)
+        found[pid] = seconds.get(pid, 0.0)
         left += children[pid]
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    memory += int(line.split()[1]) / 1024
-    return cpu, memory
+    return found
