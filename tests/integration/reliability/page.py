@@ -30,8 +30,8 @@ TEXT = """\
 # What happens when something goes wrong
 
 Each cell of this page is a test that makes the fault happen, over real sockets, and asserts what is seen of it
-(`tests/integration/reliability/`). All numbers are those of the connection's defaults: `max_retries` {retries},
-`timeout` {timeout:g} s.
+(`tests/integration/reliability/`), for the calls in both clients, sync and async. All numbers are those of the
+connection's defaults: `max_retries` {retries}, `timeout` {timeout:g} s.
 
 In short:
 
@@ -80,7 +80,8 @@ over fails for good, as Airflow's sensors do; a cancel operator is tried again.
 
 - Give operators and sensors `retries`: every task of this package can be run again at any point. With `retries=2` and
   Airflow's default `retry_delay` of 5 minutes, cancel, delete, list and save come through the outages of 10 minutes
-  (that is tested too). A retry of a [teardown](teardown.md) does only what is left.
+  (that is tested too). A retry of a [teardown](teardown.md) does only what is left, and
+  one that has begun waits such an outage out in the same try.
 - Give a task that creates a batch `retries=0`: Airflow would create a second one. Where the error says that the batch
   may have been created, look into the list of batches (`hook.list_batches()`, newest first).
 - In task code of your own, an error of the hook is an exception like any other, and Airflow retries the task as

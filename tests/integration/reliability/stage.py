@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -85,6 +85,7 @@ class Stage:
 
     def _watch(self) -> None:
         send, asend = httpx.Client.send, httpx.AsyncClient.send
+        chunks = httpx.Response.aiter_raw
 
         def watched(client: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
             before = self._before(request)
@@ -107,6 +108,16 @@ class Stage:
             finally:
                 self._done(before)
 
+        async def awaited(response: httpx.Response, *options: Any) -> AsyncIterator[bytes]:
+            found = chunks(response, *options)
+            while True:
+                with self.clock.awaiting():
+                    chunk = await anext(found, None)
+                if chunk is None:
+                    return
+                yield chunk
+
+        self._monkeypatch.setattr(httpx.Response, "aiter_raw", awaited)
         self._monkeypatch.setattr(httpx.Client, "send", watched)
         self._monkeypatch.setattr(httpx.AsyncClient, "send", awatched)
 
