@@ -440,8 +440,11 @@ class AsyncBatchesClient(_BaseClient[httpx.AsyncClient]):
         return await (asyncio.sleep(step.seconds) if isinstance(step, Pause) else self._call(step))
 
     async def _call(self, call: Call[T], retries: int | None = None) -> T:
-        attempts = AsyncRetrying(**schedule(call, self._attempts(retries)))
+        attempts = AsyncRetrying(**self._schedule(call, self._attempts(retries)))
         return cast(T, await attempts(self._attempt, self._exchange(call)))
+
+    def _schedule(self, call: Call[Any], attempts: int) -> dict[str, Any]:
+        return schedule(call, attempts)
 
     async def _attempt(self, exchange: _Exchange) -> Any:
         stream = exchange.call.model is None

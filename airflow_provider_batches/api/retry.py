@@ -17,6 +17,7 @@ from airflow_provider_batches.api.errors import (
     APIConnectionError,
     APIStatusError,
     BatchesError,
+    ServerError,
     SpendLimitError,
 )
 
@@ -27,6 +28,8 @@ MAX_PAUSE = 60.0
 JITTER = 0.25
 #: Refusals that say nothing about the batch: who asks, who pays, how often.
 _NOT_ABOUT_THE_BATCH = frozenset({401, 402, 408, 413, 429})
+#: What gateways answer for an API that is away, and an API that is overloaded.
+_AWAY = frozenset({502, 503, 504, 529})
 
 
 def is_about_the_batch(error: BaseException) -> bool:
@@ -37,6 +40,11 @@ def is_about_the_batch(error: BaseException) -> bool:
 def is_about_the_key(error: BaseException) -> bool:
     """Whether a refusal is about who asks or who pays, so that no other call would be answered either."""
     return isinstance(error, SpendLimitError) or (isinstance(error, AccessDeniedError) and error.status == 401)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a failure says that nobody is answered at the moment, whatever is asked."""
+    return isinstance(error, APIConnectionError) or (isinstance(error, ServerError) and error.status in _AWAY)
 
 
 def may_repeat(call: Call[Any], error: BaseException) -> bool:

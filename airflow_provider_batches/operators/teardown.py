@@ -23,7 +23,7 @@ from airflow_provider_batches._task import (
     run_start,
     time_to_wait,
 )
-from airflow_provider_batches.api import MessageBatch
+from airflow_provider_batches.api import BatchesError, MessageBatch
 from airflow_provider_batches.api.pacing import PacedClient
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, BatchesHook
 from airflow_provider_batches.links.batches import BatchesConsoleLink
@@ -54,7 +54,8 @@ class TeardownBatchesOperator(BaseOperator):
     Chooses batches once, cancels those that run, waits in the triggerer until all have ended, saves their results
     where asked, and deletes them. Any try goes on where the one before stopped. A batch that somebody else cancels,
     ends or deletes meanwhile is no error. One batch's failure stops none of the others: the task fails in the end,
-    naming each, and a retry does only what is left.
+    naming each, and a retry does only what is left. Where a cancel failed, it fails before the wait, since that batch
+    goes on costing money. An outage of the API is waited out, up to 15 minutes.
 
     Returns the summary: how many batches were `selected`, `canceled`, `ended`, `saved`, `deleted`, `already_gone`,
     `failed` in this try, the `bytes_saved`, and `dry_run`. The full record, a JSON line a batch with the request IDs,
@@ -131,7 +132,7 @@ class TeardownBatchesOperator(BaseOperator):
             read_flag("dry_run", dry_run)
         self._read_selection(None)
         self._stopped = False
-        self._fatal = False
+        self._fatal: BatchesError | None = None
         self._written: set[str] = set()
 
     @cached_property
@@ -151,7 +152,9 @@ class TeardownBatchesOperator(BaseOperator):
             records = [Record(batch_id) for batch_id in chosen]
             left = self._tear_down(context, folder, records, tally, batches, min(WORKER_SECONDS, self.timeout))
             running = [record.batch_id for record in left if not record.ended]
-            if running and not self._stopped and not self._fatal:
+            # What could not be canceled is for a retry, not for a wait: it costs money until it is.
+            unfinished = self._stopped or self._fatal or any(record.runs_on for record in left)
+            if running and not unfinished:
                 self._leave(running, left, tally)
             return self._conclude(context, folder, left, tally)
 
@@ -255,7 +258,7 @@ class TeardownBatchesOperator(BaseOperator):
                 await job.run(records, batches, patience)
             finally:
                 keeper.cancel()
-            self._fatal = job.fatal is not None
+            self._fatal = job.fatal
 
     def _say(self, line: str) -> None:
         self.log.info("%s", line)
@@ -299,7 +302,7 @@ class TeardownBatchesOperator(BaseOperator):
         if len(left) > NAMED:
             named.append(f"and {len(left) - NAMED:,} more, in the full record")
         text = "\n".join([f"{tally}. A retry does only what is left:", *named])
-        again = any(record.transient for record in left) and not self._fatal
+        again = self._fatal.passing if self._fatal else any(record.transient for record in left)
         raise (AirflowException if again else AirflowFailException)(text)
 
     async def _keep_records(self, context: Context, folder: Folder | None, records: list[Record]) -> None:

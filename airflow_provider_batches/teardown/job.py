@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -25,7 +25,7 @@ from airflow_provider_batches.api import (
 from airflow_provider_batches.api.endpoints import MAX_PAGE
 from airflow_provider_batches.api.models import BatchPage
 from airflow_provider_batches.api.pacing import PacedClient
-from airflow_provider_batches.api.retry import is_about_the_batch, is_about_the_key
+from airflow_provider_batches.api.retry import is_about_the_batch, is_about_the_key, is_outage
 from airflow_provider_batches.teardown.progress import Progress
 from airflow_provider_batches.teardown.saving import Saver, StoppedError
 from airflow_provider_batches.teardown.selection import Selection
@@ -53,7 +53,9 @@ class Record:
     delete_request_id: str | None = None
     error: str | None = None
     #: Whether trying again may help where there is an error.
-    transient: bool = field(default=True, metadata={"internal": True})
+    transient: bool = True
+    #: Whether it runs on, and costs money, since canceling it failed in a way that trying again may help.
+    runs_on: bool = False
 
     @property
     def done(self) -> bool:
@@ -63,7 +65,7 @@ class Record:
     def line(self) -> dict[str, Any]:
         """Return the record as plain JSON types."""
         found = asdict(self)
-        del found["transient"]
+        del found["transient"], found["runs_on"]
         return found
 
 
@@ -191,7 +193,7 @@ class Teardown:
     def _failed(self, record: Record, error: Exception) -> None:
         record.error = str(error) if isinstance(error, BatchesError) else f"{type(error).__name__}: {error}"
         record.transient = error.passing if isinstance(error, BatchesError) else True
-        if isinstance(error, BatchesError) and is_about_the_key(error):
+        if isinstance(error, BatchesError) and (is_about_the_key(error) or self.client.pace.gave_up(error)):
             self.fatal = error
         if not isinstance(error, StoppedError):
             self._say(f"Batch {record.batch_id}: {record.error}")
@@ -202,8 +204,12 @@ class Teardown:
             self._seen[record.batch_id] = await self.client.retrieve(record.batch_id)
             if self._is_stopping(record):
                 return
-        batch = await self.client.cancel(record.batch_id)
-        self._seen[record.batch_id], record.error = batch, None
+        try:
+            batch = await self.client.cancel(record.batch_id)
+        except BatchesError as error:
+            record.runs_on = error.passing
+            raise
+        self._seen[record.batch_id], record.error, record.runs_on = batch, None, False
         if batch.cancel_initiated_at is not None or not batch.ended:
             record.canceled, record.cancel_request_id = True, batch.request_id
             self.tally.canceled += 1
@@ -230,6 +236,7 @@ class Teardown:
         self.tally.deleted += 1
 
     async def _save(self, record: Record, batch: MessageBatch, saver: Saver, reader: BatchesClient) -> None:
+        was_away = False
         while True:
             await self.client.pace.turn()
             try:
@@ -238,6 +245,12 @@ class Teardown:
             except RateLimitError as error:
                 if not self.client.pace.refused(error):
                     raise
+            except BatchesError as error:
+                if was_away or not is_outage(error):
+                    raise
+                was_away = True
+                # Returns once the API answers again.
+                await self.client.retrieve(batch.id)
         if saved.fetched:
             await asyncio.to_thread(saver.check, batch.id, saved)
         record.results = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batches.api.pacing import OUTAGE_PAUSE, Pace
 from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator, ListBatchesOperator
 from airflow_provider_batches.operators.results import SaveBatchResultsOperator
 from tests.integration.reliability.matrix import CALLS, ROWS, TEN_MINUTES, Row
 from tests.integration.reliability.stage import Stage
+from tests.integration.teardown.harness import Task
 
 #: Airflow's default, in seconds.
 RETRY_DELAY = 300
@@ -43,3 +46,21 @@ def test_the_third_try_of_a_task_comes_through(
         set_up.clock.sleep(RETRY_DELAY)
 
     assert states == ["retry", "retry", "success"], done.error
+
+
+@pytest.mark.parametrize("after", [1, 9, 45])
+@pytest.mark.parametrize("row", [row for row in ROWS if TEN_MINUTES in row.lasts], ids=lambda row: row.plain_name)
+def test_a_teardown_that_has_begun_comes_through_in_one_try(
+    row: Row, after: int, stage: Callable[[Row, str], Stage], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_up = stage(row, TEN_MINUTES)
+    monkeypatch.setattr(Pace.__init__, "__defaults__", (None, set_up.clock.time, asyncio.sleep))
+    batch_ids = [set_up.api.add_batch(3, status="in_progress") for _ in range(20)]
+    set_up.strike(*CALLS, after=after)
+    task = Task(batch_ids=batch_ids, save_results_to=str(tmp_path), max_in_flight=4)
+
+    summary = task.run()
+
+    assert (summary["canceled"], summary["saved"], summary["deleted"]) == (20, 20, 20)
+    assert set_up.api.ids() == []
+    assert 0 < set_up.struck < 4 * (6 + 600 / OUTAGE_PAUSE) * 5

@@ -393,13 +393,28 @@ class TestFailing:
 
         assert api.count("cancel") <= 8
 
-    def test_a_cancel_that_fails_is_tried_again_after_the_wait(self, api: Emulator, task: MakeTask) -> None:
+    def test_a_cancel_that_fails_is_left_to_a_retry_and_not_to_a_wait_that_costs_money(
+        self, api: Emulator, task: MakeTask
+    ) -> None:
         stuck, slow = [api.add_batch(5, status="in_progress", cancel_seconds=seconds) for seconds in (0, 1)]
         api.fault(Fault("cancel", batch_id=stuck, status=500, times=None))
-        made = task(batch_ids=[stuck, slow], timeout=2)
-        made.before_resuming = api.clear_faults
+        made = task(batch_ids=[stuck, slow])
 
+        with pytest.raises(AirflowException, match=f"(?s){stuck}: Could not cancel.*{slow}: It is canceling") as caught:
+            made.run()
+        api.clear_faults()
+
+        assert made.deferrals == []
+        assert not isinstance(caught.value, AirflowFailException)
         assert made.run()["deleted"] == 2
+
+    def test_a_cancel_that_is_refused_for_good_is_waited_for(self, api: Emulator, task: MakeTask) -> None:
+        batch_id = api.add_batch(5, status="in_progress", batch_seconds=1)
+        api.fault(Fault("cancel", status=400, times=None))
+        made = task(batch_ids=[batch_id])
+
+        assert made.run()["deleted"] == 1
+        assert len(made.deferrals) == 1
 
     def test_many_failures_are_not_all_named(
         self, api: Emulator, task: MakeTask, monkeypatch: pytest.MonkeyPatch
@@ -560,3 +575,68 @@ def test_the_key_is_in_no_file(api: Emulator, task: MakeTask, folder: Path) -> N
     for path in folder.rglob("*"):
         assert path.is_dir() or b"sk-ant" not in path.read_bytes()
     assert os.listdir(folder)
+
+
+class TestAnOutage:
+    """The API answers nobody for a while."""
+
+    AWAY = pytest.mark.parametrize(
+        "trouble", [{"status": 503}, {"status": 529}, {"drop": True, "reset": True}], ids=str
+    )
+
+    @AWAY
+    @pytest.mark.parametrize("after", [1, 2, 8, 15, 30])
+    def test_in_the_middle_is_waited_out(
+        self, api: Emulator, task: MakeTask, folder: Path, trouble: dict[str, Any], after: int
+    ) -> None:
+        batch_ids = [api.add_batch(2, status="in_progress") for _ in range(8)]
+        api.fault(Fault("any", after=after, times=150, **trouble))
+
+        summary = task(batch_ids=batch_ids, save_results_to=str(folder)).run()
+
+        assert (summary["canceled"], summary["deleted"], summary["already_gone"]) == (8, 8, 0)
+        assert saved_in(folder) == set(batch_ids)
+
+    def test_that_began_after_a_delete_was_done_is_waited_out_too(self, api: Emulator, task: MakeTask) -> None:
+        batch_id = api.add_batch()
+        api.fault(Fault("delete", drop_after=True))
+        api.fault(Fault("delete", status=503, after=1, times=20))
+
+        assert task(batch_ids=[batch_id]).run()["deleted"] == 1
+
+    def test_that_lasts_ends_the_try_for_all_batches_and_a_retry_does_the_rest(
+        self, api: Emulator, task: MakeTask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_batches.api.pacing.OUTAGE", 0.3)
+        batch_ids = [api.add_batch() for _ in range(40)]
+        api.fault(Fault("delete", status=503, after=4, times=None))
+        made = task(batch_ids=batch_ids, max_in_flight=2)
+
+        with pytest.raises(AirflowException, match=r"(?s)4 deleted.*36 failed.*503.*It was not tried") as caught:
+            made.run()
+        api.clear_faults()
+
+        assert not isinstance(caught.value, AirflowFailException)
+        assert len({request.batch_id for request in api.requests if request.endpoint == "delete"}) <= 6
+        assert made.run()["deleted"] == 36
+
+    def test_before_the_first_answer_is_not_waited_out(self, api: Emulator, task: MakeTask) -> None:
+        batch_ids = [api.add_batch() for _ in range(2)]
+        api.fault(Fault("any", status=503, times=None))
+
+        with pytest.raises(AirflowException, match=r"(?s)2 failed.*503"):
+            task(batch_ids=batch_ids, max_in_flight=1).run()
+
+        assert {request.batch_id for request in api.requests} == set(batch_ids[:1])
+
+    def test_of_one_batch_alone_is_no_outage(
+        self, api: Emulator, task: MakeTask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_batches.api.pacing.OUTAGE", 0.3)
+        batch_ids = [api.add_batch() for _ in range(30)]
+        api.fault(Fault("delete", batch_id=batch_ids[0], status=503, times=None))
+
+        with pytest.raises(AirflowException, match=r"29 deleted.*1 failed"):
+            task(batch_ids=batch_ids, max_in_flight=2).run()
+
+        assert api.ids() == batch_ids[:1]

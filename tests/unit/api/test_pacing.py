@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from airflow_provider_batches.api import RateLimitError, pacing
+from airflow_provider_batches.api import APIConnectionError, NotFoundError, RateLimitError, ServerError, pacing
 from airflow_provider_batches.api.pacing import Pace
 
 
@@ -106,3 +107,77 @@ async def test_it_gives_up_where_the_api_says_so() -> None:
     error.should_retry = False
 
     assert not Pace().refused(error)
+
+
+AWAY = [APIConnectionError("refused", sent=False), *(ServerError("away", status=n) for n in (502, 503, 504, 529))]
+
+
+class TestAnOutage:
+    @pytest.fixture
+    def time(self) -> Time:
+        return Time()
+
+    @pytest.fixture
+    def pace(self, time: Time) -> Pace:
+        return Pace(None, time, time.sleep)
+
+    @pytest.mark.parametrize("error", AWAY, ids=str)
+    def test_is_waited_out_for_15_minutes(self, pace: Pace, time: Time, error: Any) -> None:
+        pace.answered()
+        time.now += 5000
+        pace.failed(error)
+        time.now += 899
+
+        assert pace.waits_for_the_end(error)
+        time.now += 1
+        assert not pace.waits_for_the_end(error)
+        assert pace.gave_up(error)
+
+    def test_counts_from_its_first_failure(self, pace: Pace, time: Time) -> None:
+        pace.answered()
+        pace.failed(AWAY[0])
+        time.now += 500
+        pace.failed(AWAY[0])
+        time.now += 500
+
+        assert not pace.waits_for_the_end(AWAY[0])
+
+    @pytest.mark.parametrize("answer", ["success", "refusal"])
+    def test_is_over_with_any_answer(self, pace: Pace, time: Time, answer: str) -> None:
+        pace.answered()
+        pace.failed(AWAY[0])
+        time.now += 800
+        pace.answered() if answer == "success" else pace.failed(NotFoundError("gone", status=404))
+        pace.failed(AWAY[0])
+        time.now += 800
+
+        assert pace.waits_for_the_end(AWAY[0])
+
+    def test_is_not_waited_out_where_the_api_has_never_answered(self, pace: Pace) -> None:
+        pace.failed(AWAY[0])
+
+        assert not pace.waits_for_the_end(AWAY[0])
+        assert pace.gave_up(AWAY[0])
+
+    @pytest.mark.parametrize("status", [408, 409, 500])
+    def test_is_no_error_that_one_call_may_have_alone(self, pace: Pace, status: int) -> None:
+        error = ServerError("sorry", status=status)
+        pace.answered()
+        pace.failed(error)
+
+        assert not pace.waits_for_the_end(error)
+        assert not pace.gave_up(error)
+
+    def test_is_told_once(self, pace: Pace, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO")
+        pace.answered()
+        for _ in range(3):
+            pace.failed(AWAY[0])
+            pace.waits_for_the_end(AWAY[0])
+        pace.answered()
+        pace.answered()
+
+        assert caplog.messages == [
+            "refused All calls wait until the API answers again, 900 s at most.",
+            "The API answers again",
+        ]
