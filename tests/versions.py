@@ -40,6 +40,11 @@ FEATURES = {
     "end_from_trigger": Feature("`end_from_trigger`"),
     "start_from_trigger": Feature("`start_from_trigger`", (3, 3), "an older one begins the task on a worker"),
     "on_kill": Feature("`cancel_on_kill` of a wait that is deferred", (3, 3), "an older one does not tell the trigger"),
+    "proxy": Feature(
+        "the `proxy` of a connection is masked",
+        (3, 1, 6),
+        "an older one shows it to whoever may see connections",
+    ),
     "any_extra": Feature(
         "an `extra` that is no JSON object is an error of the connection",
         (3, 2),
