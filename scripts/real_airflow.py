@@ -135,10 +135,14 @@ class RealAirflow:
         return str(run["dag_run_id"])
 
     def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 300) -> str:
-        """Return the final state of a run: ``success`` or ``failed``."""
+        """Return the final state of a run: ``success`` or ``failed``, whose failed tasks' last logs are shown."""
         state = self.wait_until(
             lambda: self._final_state(dag_id, run_id), timeout, f"run {run_id} of {dag_id} to end", every=0.5
         )
+        for ti in self.task_instances(dag_id, run_id) if state == "failed" else ():
+            if ti["state"] == "failed":
+                log = self.task_log(dag_id, run_id, ti["task_id"], ti["try_number"], ti["map_index"])
+                self._say(f"{task_name(ti)} has failed:\n{log}")
         return str(state)
 
     def wait_for_task(self, dag_id: str, run_id: str, task_id: str, state: str, timeout: float = 120) -> None:

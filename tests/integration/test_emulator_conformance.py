@@ -165,7 +165,20 @@ class TestSDK:
 class TestOfficialProvider:
     @pytest.fixture(autouse=True)
     def connection(self, api, monkeypatch):
+        """Name the API to the official provider, and close the clients that it leaves to the garbage collector."""
         monkeypatch.setenv("AIRFLOW_CONN_ANTHROPIC_DEFAULT", official_connection(api))
+        clients = []
+        make = anthropic.Anthropic.__init__
+
+        def watched(client, **options):
+            clients.append(client)
+            make(client, **options)
+
+        monkeypatch.setattr(anthropic.Anthropic, "__init__", watched)
+        yield
+        for client in clients:
+            client.close()
+        assert all(client.is_closed() for client in clients)
 
     @pytest.fixture
     def hook(self):

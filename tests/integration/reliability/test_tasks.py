@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_batches.api.pacing import OUTAGE_PAUSE, Pace
 from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator, ListBatchesOperator
 from airflow_provider_batches.operators.results import SaveBatchResultsOperator
+from airflow_provider_batches.teardown.saving import Saver
 from tests.integration.reliability.matrix import CALLS, ROWS, TEN_MINUTES, Row
 from tests.integration.reliability.stage import Stage
 from tests.integration.teardown.harness import Task
@@ -55,6 +56,7 @@ def test_a_teardown_that_has_begun_comes_through_in_one_try(
 ) -> None:
     set_up = stage(row, TEN_MINUTES)
     monkeypatch.setattr(Pace.__init__, "__defaults__", (None, set_up.clock.time, asyncio.sleep))
+    monkeypatch.setitem(Saver.__init__.__kwdefaults__, "sleep", set_up.clock.sleep)
     batch_ids = [set_up.api.add_batch(3, status="in_progress") for _ in range(20)]
     set_up.strike(*CALLS, after=after)
     task = Task(batch_ids=batch_ids, save_results_to=str(tmp_path), max_in_flight=4)
