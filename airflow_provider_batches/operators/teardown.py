@@ -294,6 +294,12 @@ class TeardownBatchesOperator(BaseOperator):
             if memory := self._memory(context, self._read_selection(run_start(context))):
                 memory.delete(_CHOSEN)
             self.log.info("%s", tally)
+            if tally.selected and tally.already_gone == tally.selected:
+                self.log.warning(
+                    "The API knows none of these batches. Unless they were deleted before, check that the key of "
+                    "connection %s belongs to their workspace.",
+                    self.conn_id,
+                )
             return {**asdict(tally), "dry_run": False}
         for record in left:
             record.error = record.error or "It was not tried: the task ended before."

@@ -444,6 +444,20 @@ class TestOthersMeanwhile:
         assert (summary["already_gone"], summary["deleted"]) == (5, 5)
         assert api.count("retrieve") == 5
 
+    @pytest.mark.parametrize("known", [0, 1])
+    def test_the_log_warns_where_the_api_knows_none(
+        self,
+        api: Emulator,
+        task: MakeTask,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+        known: int,
+    ) -> None:
+        task(batch_ids=["msgbatch_gone", *(api.add_batch() for _ in range(known))]).run()
+
+        log = capsys.readouterr().out + caplog.text
+        assert ("check that the key of connection anthropic_default belongs to their workspace" in log) is (not known)
+
     def test_a_batch_that_the_list_leaves_out_is_asked_for(self, api: Emulator, task: MakeTask) -> None:
         batch_ids = [api.add_batch(status="ended") for _ in range(5)]
         empty = json.dumps({"data": [], "has_more": False, "first_id": None, "last_id": None})
