@@ -6,8 +6,10 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
@@ -36,6 +38,24 @@ def _isolate() -> None:
 _isolate()
 
 pytest_plugins = ["airflow_provider_batches.emulator.pytest_plugin"]
+
+
+@pytest.fixture(autouse=True)
+def clients_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close what a test's hooks leave open, as the end of a task's process does, before another test may notice it."""
+    from airflow_provider_batches.api import BatchesClient
+
+    clients: WeakSet[BatchesClient] = WeakSet()
+    make = BatchesClient.__init__
+
+    def watched(client: BatchesClient, *args: Any, **options: Any) -> None:
+        make(client, *args, **options)
+        clients.add(client)
+
+    monkeypatch.setattr(BatchesClient, "__init__", watched)
+    yield
+    for client in clients:
+        client.close()
 
 
 @pytest.fixture(scope="session")
