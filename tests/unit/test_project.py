@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.compat import ENVIRONMENTS, read_report, table
+from scripts.compat import BEGIN, END, ENVIRONMENTS, NEEDED, PACKAGES, README, read_report, table
+from tests.versions import FEATURES, Feature
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -106,3 +107,21 @@ def test_a_session_with_a_failed_test_is_not_recorded(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="bad has failed"):
         read_report(report)
+
+
+class TestReadme:
+    @pytest.fixture
+    def rows(self) -> dict[str, list[str]]:
+        made = README.read_text().partition(BEGIN)[2].partition(END)[0]
+        cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.splitlines() if line[:1] == "|"]
+        return {row[0]: row[1:] for row in cells}
+
+    def test_there_is_a_column_for_each_session(self, rows: dict[str, list[str]]) -> None:
+        assert {f"`{session}`" for session in NEEDED} <= set(rows[""]) <= {f"`{session}`" for session in ENVIRONMENTS}
+        assert {"Python", "`make demo`", *PACKAGES} <= set(rows)
+
+    @pytest.mark.parametrize("feature", FEATURES.values(), ids=FEATURES)
+    def test_a_feature_works_from_its_version_on(self, feature: Feature, rows: dict[str, list[str]]) -> None:
+        versions = [tuple(map(int, version.split("."))) for version in rows["Airflow"]]
+
+        assert rows[feature.name] == ["yes" if version >= feature.since else "no" for version in versions]
