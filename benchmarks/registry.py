@@ -114,7 +114,7 @@ CASES: list[Case] = [
         {"kind": "steady", "count": 10_000, "seconds": 30},
         sides=("ours",),
         skipped={
-            "official": "ten times what it needs for 1,000 waits is 11 minutes of CPU for the start alone, 8 GB, "
+            "official": "ten times what it needs for 1,000 waits is 9 minutes of CPU for the start alone, 8 GB, "
             "1,000 requests a second, and from then on 4 minutes of CPU in a minute, in one Python process"
         },
     ),

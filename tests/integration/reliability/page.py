@@ -74,7 +74,8 @@ Airflow's retries cannot help fails for good, whatever `retries` it has.
 {errors}
 
 The API's own word on trying again (`x-should-retry`) goes before this, except in waits. A sensor whose `timeout` is
-over fails for good, as Airflow's sensors do; a cancel operator is tried again.
+over fails for good, as Airflow's sensors do; a cancel operator is tried again. Errors that no fault brings about, such
+as `BatchNotEndedError`, are on the page of the [client](client.md#errors).
 
 ## What to do about it
 
