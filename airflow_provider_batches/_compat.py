@@ -59,6 +59,11 @@ class TaskMemory:
         ti = context["ti"]
         self._prefix = ".".join(str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index"))
 
+    @property
+    def expires(self) -> bool:
+        """Whether Airflow takes away by itself what is kept."""
+        return self._store is not None
+
     def get(self, key: str) -> Any:
         """Return a value, None where there is none."""
         if self._store is not None:

@@ -116,6 +116,12 @@ def time_to_wait(task: BaseOperator, timeout: float) -> float:
     return min(timeout, task.execution_timeout.total_seconds()) if task.execution_timeout else timeout
 
 
+def is_retry(task: BaseOperator, context: Context) -> bool:
+    """Return whether Airflow runs the task again by itself. A person who clears it starts with a first try."""
+    ti = context["ti"]
+    return ti.try_number > ti.max_tries - (task.retries or 0) + 1
+
+
 def run_start(context: Context) -> datetime:
     """Return when the run began, the same in all tries of a task."""
     run = context.get("dag_run")

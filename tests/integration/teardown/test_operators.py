@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,12 +149,51 @@ class TestListBatches:
 
         assert Task(ListBatchesOperator, created_before=now, statuses=["in_progress"]).run() == [running]
 
+    def test_a_page_that_cannot_be_gone_on_from_is_read_again(self, api: Emulator) -> None:
+        ids = {api.add_batch(1, age_seconds=2 * HOUR) for _ in range(1100)}
+        api.fault(Fault("list", status=404, after=1))
+
+        assert set(Task(ListBatchesOperator, older_than="PT1H").run()) == ids
+
     def test_everything_by_omission_is_refused(self) -> None:
         with pytest.raises(ValueError, match="would choose every batch"):
             ListBatchesOperator(task_id="t", limit=5)
 
 
+class TestAnArgumentThatBecomesNone:
+    """As by a native template, or the output of a task that has returned nothing."""
+
+    @pytest.mark.parametrize("operator", [TeardownBatchesOperator, ListBatchesOperator])
+    @pytest.mark.parametrize("name", ["older_than", "created_before", "statuses", "limit"])
+    def test_does_not_widen_the_choice(self, api: Emulator, operator: Any, name: str) -> None:
+        batch_id = api.add_batch(age_seconds=2 * HOUR)
+        others = {} if name in ("older_than", "created_before") else {"older_than": "PT1H"}
+        task = operator(task_id="t", **others, **{name: "{{ x }}"})
+        setattr(task, name, None)
+
+        with pytest.raises(AirflowFailException, match=f"{name}: got None from its template"):
+            task.execute({"ti": None})
+
+        assert api.ids() == [batch_id]
+
+    @pytest.mark.parametrize("resumed", [False, True])
+    def test_does_not_delete_results_unsaved(self, api: Emulator, resumed: bool) -> None:
+        batch_id = api.add_batch(age_seconds=2 * HOUR)
+        task = TeardownBatchesOperator(task_id="t", batch_ids=[batch_id], save_results_to="{{ x }}")
+        task.save_results_to = None
+        left = {"event": {"message": ""}, "left": [{"batch_id": batch_id}], "tally": {"selected": 1}}
+        work: Any = partial(task.execute_complete, **left) if resumed else task.execute
+
+        with pytest.raises(AirflowFailException, match="save_results_to: got None from its template"):
+            work({"ti": None})
+
+        assert api.ids() == [batch_id]
+
+
 class TestTeardownArguments:
+    def test_a_ceiling_may_be_a_text(self) -> None:
+        assert TeardownBatchesOperator(task_id="t", batch_ids=[], requests_per_minute="50").requests_per_minute == 50  # type: ignore[arg-type]
+
     @pytest.mark.parametrize(
         ("fields", "says"),
         [
@@ -163,6 +203,7 @@ class TestTeardownArguments:
             ({"batch_ids": ["a"], "save_results_to": ""}, "save_results_to: got ''"),
             ({"batch_ids": ["a"], "dry_run": "maybe"}, "dry_run: got 'maybe'; it must be True or False"),
             ({"batch_ids": ["a"], "requests_per_minute": 0}, "requests_per_minute: got 0"),
+            ({"batch_ids": ["a"], "requests_per_minute": "many"}, "requests_per_minute: got 'many'"),
             ({"batch_ids": ["a"], "max_in_flight": 0}, "max_in_flight: got 0"),
             ({"batch_ids": ["a"], "poll_interval": 0}, "poll_interval: got 0"),
             ({"batch_ids": ["a"], "timeout": -1}, "timeout: got -1"),
@@ -231,7 +272,8 @@ def test_before_airflow_3_3_the_choice_is_kept_in_a_variable(
     made.store = None  # type: ignore[assignment]
     with pytest.raises(AirflowException):
         made.run()
-    assert kept == {"dag.run.teardown.-1.chosen": batch_ids[:2]}
+    assert list(kept) == ["dag.run.teardown.-1.chosen"]
+    assert kept["dag.run.teardown.-1.chosen"]["batch_ids"] == batch_ids[:2]
     api.clear_faults()
 
     made.run()
