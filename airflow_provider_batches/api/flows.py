@@ -109,7 +109,7 @@ def _settled(call: Call[Any], explain: Callable[[MessageBatch], T | None]) -> Fl
     """Make a call; where the API refuses it, look at the batch and let `explain` decide by its state.
 
     `explain` returns the call's result, raises the error that the state stands for, or returns None where the
-    state does not explain the refusal.
+    state does not explain the refusal. NotFoundError means that the API does not know the batch, and nothing else.
     """
     lost = False
     for pause in (*MISSING_PAUSES, None):
@@ -131,11 +131,28 @@ def _settled(call: Call[Any], explain: Callable[[MessageBatch], T | None]) -> Fl
                 return explained
             if refusal.status not in _PASSING:
                 raise
+            if pause is None and isinstance(refusal, NotFoundError):
+                raise _unserved(call, refusal) from None
             if pause is None:
                 refusal.given_up(len(MISSING_PAUSES) + 1)
                 raise
         yield Pause(pause)
     raise AssertionError("unreachable")  # pragma: no cover
+
+
+def _unserved(call: Call[Any], refusal: NotFoundError) -> APIStatusError:
+    """Return the error for a call that finds no batch where a look at the batch finds it."""
+    return APIStatusError(
+        f"Could not {call.action}: the API knows the batch, but answers {refusal.status} to this call "
+        f"({refusal.message or 'no text'}; asked {len(MISSING_PAUSES) + 1} times; request-id {refusal.request_id}). "
+        "Check the connection's host, and the gateway before the API.",
+        status=refusal.status,
+        error_type=refusal.error_type,
+        message=refusal.message,
+        request_id=refusal.request_id,
+        retry_after=refusal.retry_after,
+        should_retry=refusal.should_retry,
+    )
 
 
 def missing(batch_id: str, error: NotFoundError) -> NotFoundError:
