@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -80,9 +80,21 @@ def check_batch_ids(batch_ids: object) -> list[str]:
         text, batch_ids = batch_ids, listed(batch_ids)
         if batch_ids is None:
             raise InvalidArgumentError(f"batch_id: {shown(text)} is no list of IDs.")
-    if isinstance(batch_ids, (list, tuple, set)):
+    if isinstance(batch_ids, Sequence) and not isinstance(batch_ids, (str, bytes)):
+        batch_ids = _items(batch_ids)
+    if isinstance(batch_ids, (list, set)):
         return list(dict.fromkeys(map(check_batch_id, batch_ids)))
     return [check_batch_id(batch_ids)]
+
+
+def _items(sequence: Sequence[object]) -> list[object]:
+    """Return what a sequence holds, which may be fetched only now, as the output of a mapped task is."""
+    try:
+        return list(sequence[:])
+    except TypeError:
+        # Not every such sequence takes a slice, and where fetching an item fails, an iterator may end as if it were
+        # the last: an index does not.
+        return [sequence[index] for index in range(len(sequence))]
 
 
 def listed(text: str) -> object:
