@@ -44,7 +44,7 @@ class Call(Generic[T]):
 def check_batch_id(batch_id: object) -> str:
     """Return the ID where it can be one.
 
-    :raises InvalidArgumentError: The ID is no text, empty, or holds a character that could change the URL.
+    :raises InvalidArgumentError: The ID is no text, empty, or holds a comma or what could change the URL.
     """
     if not isinstance(batch_id, str):
         raise InvalidArgumentError(
@@ -55,6 +55,11 @@ def check_batch_id(batch_id: object) -> str:
         raise InvalidArgumentError(
             f"batch_id: got {shown(batch_id)}, which is no ID. Check that the task, Param or template that it "
             "comes from gives one."
+        )
+    if "," in batch_id:
+        raise InvalidArgumentError(
+            f"batch_id: {shown(batch_id)} holds a comma, which no batch ID has. Where a task takes several batches, "
+            """give a list, or one as text (["a", "b"]); where it takes one, use .expand(batch_id=[...])."""
         )
     if len(batch_id) > _MAX_ID:
         raise InvalidArgumentError(

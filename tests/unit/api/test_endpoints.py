@@ -47,7 +47,7 @@ def test_only_create_must_not_be_made_twice():
 
 
 class TestABatchID:
-    @pytest.mark.parametrize("batch_id", ["msgbatch_01Example", "a", "A-b_c.d~e", "a:b@c!$&'()*+,;=", "x" * 256])
+    @pytest.mark.parametrize("batch_id", ["msgbatch_01Example", "a", "A-b_c.d~e", "a:b@c!$&'()*+;=", "x" * 256])
     def test_of_ordinary_characters_is_taken(self, batch_id):
         assert check_batch_id(batch_id) == batch_id
 
@@ -67,6 +67,9 @@ class TestABatchID:
             ("a..b", "'..'"),
             (".", "'..'"),
             ("a b", "' '"),
+            ("a,b", 'a list, or one as text (["a", "b"])'),
+            ("a, b", "a comma"),
+            ("msgbatch_1," * 30, "a comma"),
             ("a\n", r"'\\n'"),
             ("a\x00", r"'\\x00'"),
             ("a\x7f", r"'\\x7f'"),
@@ -153,7 +156,8 @@ class TestSeveralBatchIDs:
             check_batch_ids(Fetched("a", takes_slices=False))
 
     @pytest.mark.parametrize(
-        "given_ids", ["[a", "[a]", "['a'", "[1]", ["a", "b/c"], ["a", None], [["a"]], None, 5, "", b"a", Fetched(1, 2)]
+        "given_ids",
+        ["[a", "[a]", "['a'", "[1]", "a,b", ["a", "b/c"], ["a", None], [["a"]], None, 5, "", b"a", Fetched(1, 2)],
     )
     def test_are_each_checked(self, given_ids):
         with pytest.raises(InvalidArgumentError, match="batch_id: "):
