@@ -24,7 +24,6 @@ from airflow_provider_batches.api import (
     Wait,
     check_batch_id,
 )
-from airflow_provider_batches.api.client import tls_context
 from airflow_provider_batches.hooks.connection import read_settings
 
 if TYPE_CHECKING:
@@ -100,11 +99,7 @@ class BatchesHook(BaseHook):
         Looking up the connection, masking its secrets and reading certificates may block, in each Airflow version in
         another way, so all of it happens in a thread.
         """
-        return AsyncBatchesClient(await sync_to_async(self._prepare)())
-
-    def _prepare(self) -> ClientSettings:
-        tls_context(self.settings.verify)
-        return self.settings
+        return await sync_to_async(lambda: AsyncBatchesClient(self.settings))()
 
     def close(self) -> None:
         """Close the client's connections; the next call opens new ones."""
