@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_batches._compat import AirflowException, AirflowFailException
 from airflow_provider_batches.api import BatchesError, Outcome, Wait
+from airflow_provider_batches.api.waiting import check_seconds as check_seconds
 from airflow_provider_batches.hooks.batches import BatchesHook, look_until
 from airflow_provider_batches.links.batches import BatchesConsoleLink
 from airflow_provider_batches.triggers.batches import FIRST_LOOK, BatchEndedTrigger
@@ -97,17 +98,6 @@ def airflow_errors() -> Iterator[None]:
     except BatchesError as error:
         kind = AirflowException if error.passing else AirflowFailException
         raise kind(str(error)) from error
-
-
-def check_seconds(name: str, value: object) -> float:
-    """Return a duration in seconds.
-
-    :raises ValueError: It is none.
-    """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
-        raise ValueError(f"{name}: got {value!r}; it must be a timedelta or a number of seconds above 0.")
-    return float(seconds)
 
 
 def time_to_wait(task: BaseOperator, timeout: float) -> float:

@@ -572,6 +572,20 @@ class TestOthersMeanwhile:
 
         assert (summary["already_gone"], summary["deleted"]) == (1, 2)
 
+    @pytest.mark.parametrize(
+        ("endpoint", "status"), [("cancel", "in_progress"), ("results", "ended"), ("delete", "ended")]
+    )
+    def test_a_batch_that_one_call_alone_does_not_find_is_not_gone(
+        self, api: Emulator, task: MakeTask, folder: Path, endpoint: str, status: str
+    ) -> None:
+        batch_id = api.add_batch(3, status=status)
+        api.fault(Fault(endpoint, status=404, times=None))
+
+        with pytest.raises(AirflowException, match="the API knows the batch, but answers 404"):
+            task(batch_ids=[batch_id], save_results_to=str(folder), timeout=0.1).run()
+
+        assert api.ids() == [batch_id]
+
     @pytest.mark.parametrize("behavior", list(Behavior.variants()), ids=str)
     def test_whatever_the_api_does_where_nobody_knows(
         self, api: Emulator, task: MakeTask, folder: Path, behavior: Behavior
