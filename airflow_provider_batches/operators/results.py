@@ -64,7 +64,8 @@ class SaveBatchResultsOperator(BatchTask):
             batch_id = check_batch_id(self.batch_id)
             uri, name = check_uri("path", self.path), None
             if uri.endswith(".jsonl"):
-                uri, _, name = uri.removesuffix(".jsonl").rpartition("/")
+                folder, slash, name = uri.removesuffix(".jsonl").rpartition("/")
+                uri = folder + slash
             saver = Saver(Folder(uri), name, stopped=lambda: self._stopped)
             saved = saver.existing(batch_id)
             if not saved:

@@ -358,6 +358,11 @@ def check_uri(name: str, uri: object, *, rendered: bool = True) -> str:
     :raises InvalidArgumentError: It is no URI and no absolute path, or leads somewhere else than it seems to.
     """
     text = str(uri).strip()
+    if _is_relative(text, rendered):
+        raise InvalidArgumentError(
+            f"{name}: got {shown(uri)}, which leads to wherever the worker was started; it must be absolute: "
+            "file:///data/results has three slashes."
+        )
     if not rendered and (is_template(uri) or is_template(text)):
         return text
     if text in ("", "None") or not ("://" in text or text.startswith("/")):
@@ -372,3 +377,12 @@ def check_uri(name: str, uri: object, *, rendered: bool = True) -> str:
             "that cannot be printed."
         )
     return text
+
+
+def _is_relative(text: str, rendered: bool) -> bool:
+    scheme, _, place = text.partition("://")
+    conn, slash, path = place.partition("/")
+    if scheme.lower() not in ("file", "local") or (not rendered and is_template(conn)):
+        return False
+    # ObjectStoragePath takes four slashes for a path that is relative, too.
+    return bool(conn.rpartition("@")[2]) or not slash or path.startswith("/")

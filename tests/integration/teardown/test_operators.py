@@ -13,6 +13,7 @@ from airflow_provider_batches.emulator import Emulator, Fault
 from airflow_provider_batches.operators.batches import ListBatchesOperator
 from airflow_provider_batches.operators.results import SaveBatchResultsOperator
 from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
+from airflow_provider_batches.teardown.saving import Saver
 from tests.integration.teardown.harness import Task, assert_whole, expected_results
 
 HOUR = 3600
@@ -53,6 +54,15 @@ class TestSaveBatchResults:
 
         assert save(batch_id, path=f"{folder}/mine.jsonl")["path"] == f"{folder}/mine.jsonl"
         assert {path.name for path in folder.iterdir()} == {"mine.jsonl", "mine.json"}
+
+    @pytest.mark.parametrize("root", ["/", "file:///"])
+    def test_a_file_in_the_root_of_the_disk_can_be_named(
+        self, save: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, root: str
+    ) -> None:
+        monkeypatch.setattr(Saver, "existing", lambda saver, batch_id: pytest.fail(saver.folder.uri("mine.jsonl")))
+
+        with pytest.raises(pytest.fail.Exception, match=f"^{root}mine.jsonl$"):
+            save("a", path=f"{root}mine.jsonl")
 
     def test_a_second_time_nothing_is_fetched(self, api: Emulator, save: Callable[..., Any]) -> None:
         batch_id = api.add_batch(10, age_seconds=2 * HOUR)
@@ -122,6 +132,7 @@ class TestSaveBatchResults:
             ({"path": "results"}, "path: got 'results'; it must be a URI"),
             ({"path": ""}, "path: got ''"),
             ({"path": None}, "path: got None"),
+            ({"path": "file://data/all.jsonl"}, "path: got 'file://data/all.jsonl'.*three slashes"),
             ({"on_missing_results": "maybe"}, "on_missing_results: got 'maybe'; it must be one of fail, skip, ignore"),
         ],
     )
@@ -161,6 +172,10 @@ class TestTeardownArguments:
             ({"limit": 5}, "would choose every batch"),
             ({"batch_ids": ["a"], "save_results_to": "results"}, "save_results_to: got 'results'"),
             ({"batch_ids": ["a"], "save_results_to": ""}, "save_results_to: got ''"),
+            (
+                {"batch_ids": ["a"], "save_results_to": "file://data"},
+                "save_results_to: got 'file://data'.*three slashes",
+            ),
             ({"batch_ids": ["a"], "dry_run": "maybe"}, "dry_run: got 'maybe'; it must be True or False"),
             ({"batch_ids": ["a"], "requests_per_minute": 0}, "requests_per_minute: got 0"),
             ({"batch_ids": ["a"], "max_in_flight": 0}, "max_in_flight: got 0"),
@@ -179,6 +194,7 @@ class TestTeardownArguments:
             ({"older_than": "{{ params.get('x') }}"}, "older_than: got 'None'"),
             ({"batch_ids": ["a"], "dry_run": "{{ params.get('x') }}"}, "dry_run: got 'None'"),
             ({"batch_ids": ["a"], "save_results_to": "{{ params.get('x') }}"}, "save_results_to: got 'None'"),
+            ({"batch_ids": ["a"], "save_results_to": "file://{{ 'data' }}"}, "save_results_to: got 'file://data'"),
         ],
     )
     def test_a_template_is_checked_when_it_is_rendered(self, api: Emulator, fields: dict[str, Any], says: str) -> None:
