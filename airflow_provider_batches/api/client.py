@@ -51,6 +51,8 @@ _NOT_SENT = (
     httpx.PoolTimeout,
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
+    # The name of a proxy that the environment names: what a setting names has been checked.
+    UnicodeError,
 )
 _CONNECT_SECONDS = 10.0
 _UNSENT_HINT = "Check the connection's host, port and proxy."
@@ -90,7 +92,7 @@ class _Exchange:
         except InvalidResponseError as error:
             raise self._redacted(error, lost=True) from None
 
-    def failed(self, error: httpx.HTTPError) -> APIConnectionError:
+    def failed(self, error: httpx.HTTPError | UnicodeError) -> APIConnectionError:
         """Return what to raise where no answer came."""
         sent = not isinstance(error, _NOT_SENT)
         hint = "" if sent else _CERTIFICATE_HINT if "CERTIFICATE_VERIFY_FAILED" in str(error) else _UNSENT_HINT
@@ -342,7 +344,7 @@ class BatchesClient(_BaseClient[httpx.Client]):
             if stream and response.is_success:
                 return response
             response.read()
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, UnicodeError) as error:
             raise exchange.failed(error) from None
         return exchange.read(response)
 
@@ -459,7 +461,7 @@ class AsyncBatchesClient(_BaseClient[httpx.AsyncClient]):
             if stream and response.is_success:
                 return response
             await response.aread()
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, UnicodeError) as error:
             raise exchange.failed(error) from None
         return exchange.read(response)
 

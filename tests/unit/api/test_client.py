@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from airflow_provider_batches.api import client as client_module
 from airflow_provider_batches.api import endpoints
 from airflow_provider_batches.api.client import AsyncBatchesClient, BatchesClient, ResultLines, tls_context
-from airflow_provider_batches.api.errors import InvalidArgumentError, InvalidResponseError, ResultsTruncatedError
+from airflow_provider_batches.api.errors import (
+    APIConnectionError,
+    InvalidArgumentError,
+    InvalidResponseError,
+    ResultsTruncatedError,
+)
 from airflow_provider_batches.api.models import BatchPage
 from airflow_provider_batches.api.settings import ClientSettings
 
@@ -90,6 +95,12 @@ class TestBothClients:
         with pytest.raises(InvalidArgumentError, match="the environment's proxy") as caught:
             kind(settings())
         assert "hunter2" not in str(caught.value)
+
+    def test_that_cannot_look_the_environments_proxy_up_have_sent_nothing(self, monkeypatch):
+        monkeypatch.setenv("HTTPS_PROXY", "http://a..b:1")
+        with pytest.raises(APIConnectionError, match="connection's host, port and proxy") as caught:
+            BatchesClient(settings(max_retries=0)).page()
+        assert not caught.value.sent
 
     @CLIENTS
     def test_follow_no_redirects(self, kind):
