@@ -493,7 +493,9 @@ class ResultLines:
         # Searching from line to line is ten times as fast as `count`, which looks at each byte.
         start, end = 0, chunk.find(b"\n")
         while end >= 0:
-            self.count += 1
+            # The first byte says enough where it is no white space.
+            if chunk[start] > 32 or chunk[start:end].strip() or (not start and b"".join(self._rest).strip()):
+                self.count += 1
             start, end = end + 1, chunk.find(b"\n", end + 1)
         if start:
             self._rest.clear()

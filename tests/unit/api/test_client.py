@@ -140,11 +140,15 @@ def lines(texts):
         yield json.dumps({"custom_id": str(number), "result": result}, ensure_ascii=False).encode()
 
 
+def cut_into_chunks(body, cuts):
+    places = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
+    return [body[start:stop] for start, stop in pairwise(places)]
+
+
 def read(body, cuts, ended):
     reader, found = ResultLines(ended), []
-    places = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
-    for start, stop in pairwise(places):
-        found.extend(reader.feed(body[start:stop]))
+    for chunk in cut_into_chunks(body, cuts):
+        found.extend(reader.feed(chunk))
     found.extend(reader.end())
     return found
 
@@ -157,6 +161,19 @@ class TestResultLines:
         body = (b"\n\r\n" if blank else b"\n").join(lines(texts)) + (b"\n" if newline else b"")
         found = read(body, cuts, batch(ended=True, request_counts={"succeeded": len(texts)}))
         assert [result.result.message["text"] for result in found] == texts
+
+    @given(
+        blanks=st.lists(
+            st.sampled_from([b"\n", b"\n\n", b"\n\r\n", b"\n \t\n", b"\r\n", b"\n  "]), min_size=4, max_size=4
+        ),
+        cuts=st.lists(st.integers(0)),
+    )
+    def test_that_are_only_counted_are_as_many_whatever_is_between_them(self, blanks, cuts, batch):
+        body = blanks[0] + b"".join(line + blank for line, blank in zip(lines("abc"), blanks[1:], strict=True))
+        reader = ResultLines(batch(ended=True, request_counts={"succeeded": 3}))
+        for chunk in cut_into_chunks(body, cuts):
+            reader.skip(chunk)
+        assert (list(reader.end()), reader.count) == ([], 3)
 
     @given(cut=st.integers(0), chunks=st.lists(st.integers(0)))
     def test_of_a_stream_that_ends_early_are_those_that_came_and_an_error(self, cut, chunks, batch):
