@@ -343,7 +343,10 @@ class BatchesClient(_BaseClient[httpx.Client]):
             response = self._http.send(exchange.request, stream=stream)
             if stream and response.is_success:
                 return response
-            response.read()
+            try:
+                response.read()
+            finally:
+                response.close()
         except (httpx.HTTPError, UnicodeError) as error:
             raise exchange.failed(error) from None
         return exchange.read(response)
@@ -460,7 +463,10 @@ class AsyncBatchesClient(_BaseClient[httpx.AsyncClient]):
             response = await self._http.send(exchange.request, stream=stream)
             if stream and response.is_success:
                 return response
-            await response.aread()
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
         except (httpx.HTTPError, UnicodeError) as error:
             raise exchange.failed(error) from None
         return exchange.read(response)

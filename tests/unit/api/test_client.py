@@ -112,6 +112,49 @@ class TestBothClients:
         assert kind(settings(timeout=timeout))._http.timeout == httpx.Timeout(timeout, connect=connect)
 
 
+class Garbled(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that is not what its header says."""
+
+    def __init__(self):
+        self.closed = False
+
+    def __iter__(self):
+        yield b"no gzip"
+
+    async def __aiter__(self):
+        yield b"no gzip"
+
+    def close(self):
+        self.closed = True
+
+    async def aclose(self):
+        self.closed = True
+
+
+class TestARefusedStream:
+    @pytest.fixture
+    def body(self):
+        return Garbled()
+
+    @pytest.fixture
+    def transport(self, body):
+        return httpx.MockTransport(lambda _: httpx.Response(500, headers={"content-encoding": "gzip"}, stream=body))
+
+    def test_that_cannot_be_read_is_closed(self, body, transport):
+        client = BatchesClient(settings(max_retries=0))
+        client._http = httpx.Client(base_url=settings().base_url, transport=transport)
+        with pytest.raises(APIConnectionError, match="DecodingError"):
+            client._call(endpoints.results("b"))
+        assert body.closed
+
+    async def test_that_cannot_be_read_is_closed_by_the_async_client_too(self, body, transport):
+        client = AsyncBatchesClient(settings(max_retries=0))
+        client._http = httpx.AsyncClient(base_url=settings().base_url, transport=transport)
+        with pytest.raises(APIConnectionError, match="DecodingError"):
+            await client._call(endpoints.results("b"))
+        assert body.closed
+
+
 class TestTheTLSContext:
     def test_is_shared_by_all_clients_of_a_process(self):
         assert tls_context(True) is tls_context(True)
