@@ -81,8 +81,8 @@ class TaskMemory:
             Variable.delete(self._name(key))
 
     def _name(self, key: str) -> str:
-        # Airflow takes 250 characters, and as many for each of the IDs. No name that is left whole looks like one that is
-        # cut: its map index stands where the hash does.
+        # Airflow takes 250 characters, and as many for each of the IDs. No name that is left whole looks like one that
+        # is cut: its map index stands where the hash does.
         name = ".".join([*self._ids, key])
         if len(name) <= 250:
             return name
