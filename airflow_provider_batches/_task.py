@@ -112,6 +112,11 @@ def is_retry(task: BaseOperator, context: Context) -> bool:
     return ti.try_number > ti.max_tries - (task.retries or 0) + 1
 
 
+def task_ids(context: Context) -> list[str]:
+    """Return what tells a task from all others: the IDs of its DAG, its run and itself, and its map index."""
+    return [str(getattr(context["ti"], name, "")) for name in ("dag_id", "run_id", "task_id", "map_index")]
+
+
 def run_start(context: Context) -> datetime:
     """Return when the run began, the same in all tries of a task."""
     run = context.get("dag_run")

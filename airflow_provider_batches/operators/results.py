@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_batches._compat import AirflowFailException, AirflowSkipException
-from airflow_provider_batches._task import BatchTask, airflow_errors
+from airflow_provider_batches._task import BatchTask, airflow_errors, task_ids
 from airflow_provider_batches.api import BatchNotEndedError, check_batch_id
 from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.teardown.saving import Folder, Saver, check_uri
@@ -31,8 +31,8 @@ class SaveBatchResultsOperator(BatchTask):
 
     :param batch_id: The batch (templated).
     :param path: Folder for the files, or the file itself where it ends in `.jsonl`: any URI of ObjectStoragePath, such
-        as `file:///data` or `s3://conn_id@bucket/results` (templated). A file has the results of one batch: another
-        one's are never written over it, and the task fails for good instead.
+        as `file:///data` or `s3://conn_id@bucket/results` (templated). In one run a file
+        has the results of one batch: where another task of the run has saved there, this one fails for good.
     :param conn_id: The connection (templated). Default `anthropic_default`.
     :param on_missing_results: Where the results are archived, or there are none: `fail` (default), `skip` the task, or
         `ignore`.
@@ -67,7 +67,7 @@ class SaveBatchResultsOperator(BatchTask):
             if uri.endswith(".jsonl"):
                 folder, slash, name = uri.removesuffix(".jsonl").rpartition("/")
                 uri = folder + slash
-            saver = Saver(Folder(uri), name, stopped=lambda: self._stopped)
+            saver = Saver(Folder(uri), name, task=task_ids(context), stopped=lambda: self._stopped)
             saved = saver.existing(batch_id)
             if not saved:
                 batch = self.hook.get_conn().find(batch_id)

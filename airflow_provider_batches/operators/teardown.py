@@ -19,6 +19,7 @@ from airflow_provider_batches._task import (
     check_seconds,
     is_retry,
     run_start,
+    task_ids,
     time_to_wait,
 )
 from airflow_provider_batches.api import BatchesError, InvalidArgumentError, MessageBatch
@@ -330,10 +331,8 @@ class TeardownBatchesOperator(ChoosingOperator):
         """Write the full record of these batches beside the results, or to the log."""
         lines = [json.dumps(record.line()) for record in records]
         if folder and lines:
-            ti = context["ti"]
-            names = [str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index")]
             now = datetime.now(timezone.utc)
-            name = f"_teardown/{quote('.'.join(names), safe='')}.{now:%Y%m%dT%H%M%S.%f}Z.jsonl"
+            name = f"_teardown/{quote('.'.join(task_ids(context)), safe='')}.{now:%Y%m%dT%H%M%S.%f}Z.jsonl"
             try:
                 folder.write(name, "".join(f"{line}\n" for line in lines).encode())
                 self.log.info("The full record is in %s; batches: %d", folder.uri(name), len(lines))

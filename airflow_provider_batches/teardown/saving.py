@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -270,6 +270,8 @@ class Saver:
     :param folder: Where to.
     :param name: The file's name without its ending. None: the batch's ID. Two batches may be given the same name by
         mistake, so `{name}.json` says whose it is from before the first result is fetched.
+    :param task: Who saves: the IDs of DAG, run and task, and the map index. A named file of another task of the same
+        run is not replaced.
     :param stopped: Says that the task has been told to stop.
     """
 
@@ -278,11 +280,13 @@ class Saver:
         folder: Folder,
         name: str | None = None,
         *,
+        task: Sequence[str] = (),
         stopped: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.folder = folder
         self._name = name
+        self._task = list(task)
         self._stopped = stopped
         self._sleep = sleep
         folder.sweep()
@@ -359,13 +363,16 @@ class Saver:
             return None
         if owner == batch_id:
             return record
-        if owner is not None and self._name is not None:
+        if owner is not None and self._name is not None and self._is_rival(record.get("task") or []):
             raise InvalidArgumentError(
-                f"path: got {self.folder.uri(name)}.jsonl, which is the file of batch {owner}; batch {batch_id} would "
-                "replace it. Give a folder, or put the batch's ID or {{ ti.map_index }} into the file's name. Where "
-                f"the file is not needed any more, remove it and {name}.json beside it."
+                f"path: got {self.folder.uri(name)}.jsonl, which is the file of batch {owner} in this run; batch "
+                f"{batch_id} would replace it. Give a folder, or put the batch's ID or {{{{ ti.map_index }}}} into the "
+                "file's name."
             )
         return None
+
+    def _is_rival(self, task: list[str]) -> bool:
+        return task[:2] == self._task[:2] and task != self._task
 
     @contextmanager
     def _claim(self, batch: MessageBatch) -> Iterator[None]:
@@ -374,7 +381,9 @@ class Saver:
             yield
             return
         file = f"{self._name}.json"
-        claim = json.dumps({"batch": batch.snapshot(), "size": None, "sha256": None, "missing": None}).encode()
+        unsaved = {"size": None, "sha256": None, "missing": None}
+        claim = json.dumps({"batch": batch.snapshot(), "task": self._task, **unsaved}).encode()
+        before = self.folder.read(file)
         try:
             self.folder.create(file, claim)
         except FileExistsError:
@@ -385,7 +394,7 @@ class Saver:
         except BaseException:
             with suppress(Exception):
                 if self.folder.read(file) == claim:
-                    self.folder.remove(file)
+                    self.folder.write(file, before) if before else self.folder.remove(file)
             raise
 
     def _still_own(self, batch_id: str) -> None:
@@ -421,6 +430,7 @@ class Saver:
             "results": None if missing else f"{name}.jsonl",
             "missing": missing,
             **found,
+            **({"task": self._task} if self._name else {}),
             "saved_at": datetime.now(timezone.utc).isoformat(),
         }
         self._still_own(batch.id)

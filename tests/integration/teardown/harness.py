@@ -59,6 +59,8 @@ class Task:
         self._kwargs = kwargs
         self.store = StateStore()
         self.tries = 0
+        self.map_index = -1
+        self.run_id = "run"
         #: How many tries there were when a person cleared the task.
         self.cleared = 0
         self.deferrals: list[dict[str, Any]] = []
@@ -95,9 +97,9 @@ class Task:
     def _context(self) -> Any:
         ti = SimpleNamespace(
             dag_id="dag",
-            run_id="run",
+            run_id=self.run_id,
             task_id="teardown",
-            map_index=-1,
+            map_index=self.map_index,
             try_number=self.tries,
             max_tries=self.cleared + self._kwargs.get("retries", 0),
             xcom_push=lambda **_: None,

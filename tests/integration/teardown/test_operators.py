@@ -168,11 +168,45 @@ class TestOneFileForTwoBatches:
         return [api.add_batch(3, age_seconds=2 * HOUR) for _ in range(2)]
 
     @pytest.fixture
-    def save_one(self, save: Callable[..., Any], folder: Path) -> Callable[[str], Any]:
-        return lambda batch_id: save(batch_id, path=f"{folder}/all.jsonl")
+    def save_one(self, two: list[str], folder: Path) -> Callable[..., Any]:
+        def save_one(batch_id: str, run_id: str = "run") -> Any:
+            task = Task(SaveBatchResultsOperator, batch_id=batch_id, path=f"{folder}/all.jsonl")
+            task.map_index, task.run_id = two.index(batch_id) if batch_id in two else -1, run_id
+            return task.run()
+
+        return save_one
+
+    def test_another_run_replaces_the_file(
+        self, api: Emulator, two: list[str], save_one: Callable[..., Any], folder: Path
+    ) -> None:
+        save_one(two[0])
+
+        assert save_one(two[1], run_id="next")["lines"] == 3
+        assert (folder / "all.jsonl").read_bytes() == expected_results(api, two[1])
+
+    def test_a_task_that_is_run_again_with_a_new_batch_replaces_its_file(
+        self, api: Emulator, two: list[str], save_one: Callable[..., Any], folder: Path
+    ) -> None:
+        save_one(two[0])
+        two[0] = api.add_batch(5, age_seconds=2 * HOUR)
+
+        assert save_one(two[0])["lines"] == 5
+
+    def test_a_fetch_that_fails_leaves_the_file_of_another_run_as_it_was(
+        self, api: Emulator, two: list[str], save_one: Callable[..., Any], folder: Path
+    ) -> None:
+        save_one(two[0])
+        api.fault(Fault("results", status=403))
+        with pytest.raises(AirflowFailException, match="403"):
+            save_one(two[1], run_id="next")
+        api.clear_requests()
+
+        save_one(two[0])
+
+        assert api.count() == 0
 
     def test_the_second_fails_for_good_and_fetches_nothing(
-        self, api: Emulator, two: list[str], save_one: Callable[[str], Any], folder: Path
+        self, api: Emulator, two: list[str], save_one: Callable[..., Any], folder: Path
     ) -> None:
         data = expected_results(api, two[0])
         save_one(two[0])
@@ -181,7 +215,7 @@ class TestOneFileForTwoBatches:
         with pytest.raises(AirflowFailException) as caught:
             save_one(two[1])
 
-        says = f"path: got {folder}/all.jsonl, which is the file of batch {two[0]}; batch {two[1]} would replace it."
+        says = f"path: got {folder}/all.jsonl, which is the file of batch {two[0]} in this run; batch {two[1]} would"
         assert says in str(caught.value)
         assert "Give a folder, or put the batch's ID or {{ ti.map_index }} into the file's name." in str(caught.value)
         assert (folder / "all.jsonl").read_bytes() == data
@@ -192,7 +226,7 @@ class TestOneFileForTwoBatches:
         self,
         api: Emulator,
         two: list[str],
-        save_one: Callable[[str], Any],
+        save_one: Callable[..., Any],
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
@@ -215,7 +249,7 @@ class TestOneFileForTwoBatches:
         self,
         api: Emulator,
         two: list[str],
-        save_one: Callable[[str], Any],
+        save_one: Callable[..., Any],
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
@@ -231,7 +265,7 @@ class TestOneFileForTwoBatches:
 
         monkeypatch.setattr(Saver, "_claim", after_another)
 
-        with pytest.raises(AirflowFailException, match=f"the file of batch {two[1]}; batch {two[0]} would"):
+        with pytest.raises(AirflowFailException, match=f"the file of batch {two[1]} in this run; batch {two[0]} would"):
             save_one(two[0])
 
         assert (folder / "all.jsonl").read_bytes() == expected_results(api, two[1])
@@ -240,7 +274,7 @@ class TestOneFileForTwoBatches:
         self,
         api: Emulator,
         two: list[str],
-        save_one: Callable[[str], Any],
+        save_one: Callable[..., Any],
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
@@ -255,7 +289,7 @@ class TestOneFileForTwoBatches:
 
         monkeypatch.setattr(Saver, "_fetch", after_another)
 
-        with pytest.raises(AirflowFailException, match=f"the file of batch {two[1]}; batch {two[0]} would"):
+        with pytest.raises(AirflowFailException, match=f"the file of batch {two[1]} in this run; batch {two[0]} would"):
             save_one(two[0])
 
         assert (folder / "all.jsonl").read_bytes() == expected_results(api, two[1])
@@ -263,7 +297,7 @@ class TestOneFileForTwoBatches:
         assert not list(folder.glob(".*"))
 
     def test_a_fetch_that_fails_gives_the_name_back(
-        self, api: Emulator, two: list[str], save_one: Callable[[str], Any], folder: Path
+        self, api: Emulator, two: list[str], save_one: Callable[..., Any], folder: Path
     ) -> None:
         api.fault(Fault("results", status=403))
         with pytest.raises(AirflowFailException, match="403"):
@@ -276,7 +310,7 @@ class TestOneFileForTwoBatches:
         self,
         api: Emulator,
         two: list[str],
-        save_one: Callable[[str], Any],
+        save_one: Callable[..., Any],
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
@@ -300,7 +334,7 @@ class TestOneFileForTwoBatches:
 
     @pytest.mark.parametrize("record", [None, "", "{", "null", "[1]", "{}", '{"batch": 1}'])
     def test_results_whose_record_cannot_be_read_are_nobodys(
-        self, two: list[str], save_one: Callable[[str], Any], folder: Path, record: str | None
+        self, two: list[str], save_one: Callable[..., Any], folder: Path, record: str | None
     ) -> None:
         folder.mkdir()
         (folder / "all.jsonl").write_text("half")
@@ -311,7 +345,7 @@ class TestOneFileForTwoBatches:
         assert json.loads((folder / "all.json").read_text())["batch"]["id"] == two[0]
 
     def test_a_record_alone_is_not_a_saved_batch(
-        self, api: Emulator, save_one: Callable[[str], Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+        self, api: Emulator, save_one: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         empty = api.add_batch(1, age_seconds=2 * HOUR)
         seen: list[Any] = []

@@ -142,7 +142,15 @@ def test_a_bucket_that_is_not_there_deletes_nothing(api: Emulator, s3: Any, task
 @pytest.fixture
 def save_to_one_file(watch: Any) -> Callable[[str], Any]:
     path = f"s3://storage@{BUCKET}/nightly/all.jsonl"
-    return lambda batch_id: Task(SaveBatchResultsOperator, batch_id=batch_id, path=path).run()
+    seen: list[str] = []
+
+    def save(batch_id: str) -> Any:
+        task = Task(SaveBatchResultsOperator, batch_id=batch_id, path=path)
+        seen.extend({batch_id} - set(seen))
+        task.map_index = seen.index(batch_id)
+        return task.run()
+
+    return save
 
 
 def test_a_second_batch_does_not_replace_the_file_of_a_first(
@@ -151,7 +159,7 @@ def test_a_second_batch_does_not_replace_the_file_of_a_first(
     first, second = [api.add_batch(5, age_seconds=2 * HOUR) for _ in range(2)]
     save_to_one_file(first)
 
-    with pytest.raises(AirflowFailException, match=f"/all.jsonl, which is the file of batch {first}; batch {second} "):
+    with pytest.raises(AirflowFailException, match=f"/all.jsonl, which is the file of batch {first} in this run"):
         save_to_one_file(second)
 
     assert content(s3, "nightly/all.jsonl") == expected_results(api, first)
@@ -177,7 +185,7 @@ def test_of_two_batches_that_both_found_the_name_free_one_fails(
 
     monkeypatch.setattr(Saver, "_fetch", after_another)
 
-    with pytest.raises(AirflowFailException, match=f"the file of batch {second}; batch {first} would replace it"):
+    with pytest.raises(AirflowFailException, match=f"the file of batch {second} in this run; batch {first} would"):
         save_to_one_file(first)
 
     assert content(s3, "nightly/all.jsonl") == expected_results(api, second)
