@@ -60,8 +60,8 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     :param fail_on_partial_error: Whether a batch with errored or expired requests fails the task. Default False: a
         warning in the log.
     :param ignore_if_missing: Whether a batch that the API does not know is success. Default False.
-    :param cancel_on_kill: Whether to cancel the batch when a person ends the task. Default False: a sensor does not
-        own the batch. For a deferred task this takes Airflow 3.3+.
+    :param cancel_on_kill: Whether to cancel the batch when a person ends the task, though not when its time is over.
+        Default False: a sensor does not own the batch. For a deferred task this takes Airflow 3.3+.
     :param start_from_trigger: Whether a deferrable task begins in the triggerer, without a process on a worker.
         Default False. Takes Airflow 3.3+; before, and for mapped tasks, the task begins on a worker as ever. The
         batch ID must be literal or a template on `params` or `dag_run.conf`.
@@ -100,6 +100,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         self.fail_on_partial_error = fail_on_partial_error
         self.ignore_if_missing = ignore_if_missing
         self.cancel_on_kill = cancel_on_kill
+        self._timed_out = False
         self.end_from_trigger = end_from_trigger
         self._wants_trigger_start = deferrable and start_from_trigger
         # A mapped task begins on a worker, which can read XComs.
@@ -174,7 +175,8 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
 
     def on_kill(self) -> None:
         """Cancel the batches if asked to, since the task is ended on its worker."""
-        for batch_id in check_batch_ids(self.batch_id) if self.cancel_on_kill else ():
+        # Airflow also calls this where the execution_timeout is over, and then the batches go on.
+        for batch_id in check_batch_ids(self.batch_id) if self.cancel_on_kill and not self._timed_out else ():
             batch = self.hook.cancel_batch(batch_id)
             self.log.info(
                 "The task is ended: batch %s is %s (request-id %s)", batch.id, batch.processing_status, batch.request_id
@@ -256,6 +258,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
             with airflow_errors():
                 yield
         except (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout, TaskDeferralError) as error:
+            self._timed_out = isinstance(error, AirflowTaskTimeout)
             if self.soft_fail or self.never_fail:
                 name = "soft_fail" if self.soft_fail else "never_fail"
                 raise AirflowSkipException(f"Skipped, since {name} is set: {error}") from error

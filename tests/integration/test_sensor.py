@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -472,6 +473,39 @@ def test_the_end_of_a_running_task_cancels_the_batch_only_if_asked(asked: bool, 
     batch_id = api.add_batch()
     _sensor(batch_id, cancel_on_kill=asked).on_kill()
     assert api.count("cancel") == asked
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_end_of_the_time_cancels_nothing(mode: str, api: Emulator, runner: Any) -> None:
+    options, restarts = MODES[mode]
+    limit = timedelta(seconds=SOON)
+    done = runner(restarts)(
+        BatchEndedSensor,
+        batch_id=api.add_batch(10),
+        cancel_on_kill=True,
+        execution_timeout=limit,
+        poke_interval=POLL,
+        **options,
+    )
+    assert (type(done.error), api.count("cancel")) == (AirflowTaskTimeout, 0), done.error
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_nor_does_the_alarm_that_airflow_sets_for_it(several: bool, api: Emulator, task_instance: Any) -> None:
+    def alarm(*_: Any) -> None:
+        raise AirflowTaskTimeout
+
+    ids = [api.add_batch(10) for _ in range(2)]
+    sensor = _sensor(ids if several else ids[0], cancel_on_kill=True)
+    before = signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(AirflowTaskTimeout):
+            sensor.execute(_context(task_instance("wait")))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    sensor.on_kill()
+    assert api.count("cancel") == 0
 
 
 SEVERAL_MODES = {name: mode for name, mode in MODES.items() if name != "deferrable-restarted"}
