@@ -20,11 +20,7 @@ from pydantic import ValidationError
 
 from airflow_provider_batches.api.client import AsyncBatchesClient
 from airflow_provider_batches.api.endpoints import MAX_PAGE
-from airflow_provider_batches.api.errors import (
-    BatchesError,
-    InvalidResponseError,
-    RateLimitError,
-)
+from airflow_provider_batches.api.errors import BatchesError, InvalidResponseError, RateLimitError
 from airflow_provider_batches.api.models import MessageBatch, RawPage
 from airflow_provider_batches.api.retry import is_about_the_key
 from airflow_provider_batches.api.retry import pause as retry_pause
@@ -38,6 +34,10 @@ IN_FLIGHT = 8
 WORTH = 2
 #: Of the waits whose batches' age is not known, a page is read for every so many of them before they are retrieved.
 UNKNOWN_PER_PAGE = 4
+#: Failures of the list in a row after which a retrieve shows whether the list alone is broken.
+PATIENCE = 3
+#: Seconds after which a list that could not be read is tried again.
+LIST_AGAIN = 600.0
 #: Batches of a page after which other tasks of the event loop get their turn.
 BREATH = 100
 #: Seconds between lines about the progress of several waits.
@@ -129,10 +129,12 @@ class Poller:
     """Looks at the batches of many waits through one client, for as long as there are waits.
 
     :param open_client: Opens the client, when the first wait comes; what it raises, that wait raises.
+    :param patience: See PATIENCE.
     """
 
-    def __init__(self, open_client: Callable[[], Awaitable[AsyncBatchesClient]]) -> None:
+    def __init__(self, open_client: Callable[[], Awaitable[AsyncBatchesClient]], patience: int = PATIENCE) -> None:
         self._open_client = open_client
+        self._patience = patience
         self._lock = asyncio.Lock()
         self._client: AsyncBatchesClient | None = None
         self._task: asyncio.Task[None] | None = None
@@ -143,7 +145,8 @@ class Poller:
         self._held_by: RateLimitError | None = None
         self._holds = 0
         self._pages = Pages()
-        self._lists = True
+        self._list_failures = 0
+        self._lists_from = 0.0
 
     @property
     def busy(self) -> bool:
@@ -247,12 +250,13 @@ class Poller:
         """Answer what pages answer more cheaply than retrieves; return whether the cycle goes on."""
         near = {seat.wait.batch_id: seat for seat in self._seats if seat.near <= now and not seat.outcome.done()}
         most, number, fruitless, cursor = len(near), 0, 0, None
-        while self._lists and number < most and worth_a_page(self._numbers(near.values(), number, fruitless), number):
+        lists = self._lists_from <= now
+        while lists and number < most and worth_a_page(self._numbers(near.values(), number, fruitless), number):
             try:
                 page = await client.raw_page(cursor, retries=0)
             except BatchesError as error:
-                return self._page_failed(error, number, due)
-            self._holds = 0
+                return await self._page_failed(client, error, number, due)
+            self._holds = self._list_failures = 0
             before = len(near)
             for index, raw in enumerate(page.data):
                 if waiting := seats.get(str(raw.get("id"))):
@@ -282,18 +286,29 @@ class Poller:
             elif fruitless * UNKNOWN_PER_PAGE < unknown:
                 yield number
 
-    def _page_failed(self, error: BatchesError, number: int, due: list[Seat]) -> bool:
+    async def _page_failed(self, client: AsyncBatchesClient, error: BatchesError, number: int, due: list[Seat]) -> bool:
         if self._concerns_all(error):
             return False
-        if number == 0 and not error.transient:
-            log.warning("Batches cannot be listed, so each is retrieved. %s", error)
-            self._lists = False
+        if number == 0 and (not error.transient or await self._only_the_list_fails(client, due[0])):
+            log.warning("Batches cannot be listed, so for %.0f s each is retrieved. %s", LIST_AGAIN, error)
+            self._lists_from, self._list_failures = time.time() + LIST_AGAIN, self._patience - 1
             return True
         # A refusal behind the first page is about the page (the batch before it may be gone), not about the waits.
         trouble = error if error.transient else InvalidResponseError(str(error))
         for seat in due:
             seat.told(trouble)
         return False
+
+    async def _only_the_list_fails(self, client: AsyncBatchesClient, seat: Seat) -> bool:
+        """Count a failure of the list; return whether it has often failed while a batch can be retrieved."""
+        self._list_failures += 1
+        if self._list_failures % self._patience:
+            return False
+        try:
+            await client.retrieve(seat.wait.batch_id, retries=0)
+        except BatchesError as error:
+            return not self._concerns_all(error) and not error.transient
+        return True
 
     async def _retrieve_each(
         self, client: AsyncBatchesClient, seats: Mapping[str, list[Seat]], due: list[Seat], now: float

@@ -32,7 +32,7 @@ from airflow_provider_batches._task import (
 )
 from airflow_provider_batches.api import AsyncBatchesClient, Outcome, Wait
 from airflow_provider_batches.api.endpoints import check_batch_ids
-from airflow_provider_batches.api.poller import Poller
+from airflow_provider_batches.api.poller import PATIENCE, Poller
 from airflow_provider_batches.api.waiting import combine
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, BatchesHook
 from airflow_provider_batches.triggers.batches import FIRST_LOOK, BatchEndedTrigger
@@ -214,7 +214,9 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
 
         async def look() -> Outcome | None:
             seconds = self._leaves_at(waits[0], leave) - time.time()
-            watch = asyncio.ensure_future(Poller(open_client).wait(waits, time.time(), self.log.info, self._fails))
+            # A process that soon leaves again has no time to be patient with a broken list.
+            poller = Poller(open_client, 1 if self.reschedule else PATIENCE)
+            watch = asyncio.ensure_future(poller.wait(waits, time.time(), self.log.info, self._fails))
             await asyncio.wait([watch], timeout=seconds if seconds < float("inf") else None)
             # The next process would begin to doubt anew, and never come to believe that a batch is missing. Unlike a
             # trigger it would also be no quicker than this one, where the answers take longer than it may stay.

@@ -576,6 +576,18 @@ def test_several_that_do_not_end_in_time_are_a_timeout(
     assert "1 of 2 batches have ended" in done.text
 
 
+@pytest.mark.parametrize("mode", SEVERAL_MODES)
+@pytest.mark.parametrize("fault", [{"status": 501}, {"body": "<p>"}, {"hang": True}], ids=lambda fault: [*fault][0])
+def test_several_are_waited_for_where_the_list_alone_is_broken(
+    mode: str, fault: dict[str, Any], api: Emulator, run: Any, connect: Callable[..., str]
+) -> None:
+    connect(host=api.url, extra={"timeout": 0.1})
+    ids = [api.add_batch(10, status="in_progress", batch_seconds=0.2) for _ in range(3)]
+    api.fault(Fault("list", times=None, **fault))
+    done = run(BatchEndedSensor, batch_id=ids, poke_interval=POLL, timeout=10, **SEVERAL_MODES[mode][0])
+    assert (done.state, done.value) == ("success", ids), done.error
+
+
 def test_a_list_that_a_template_shows_is_a_list(api: Emulator, run: Any) -> None:
     ids = [api.add_batch(status="ended") for _ in range(2)]
     done = run(BatchEndedSensor, batch_id="{{ params.ids }}", params={"ids": ids})

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from airflow_provider_batches.api import (
     AccessDeniedError,
+    APIConnectionError,
     APIStatusError,
     BatchesError,
     InvalidArgumentError,
+    InvalidResponseError,
     MessageBatch,
     NotFoundError,
     Outcome,
@@ -271,7 +273,7 @@ async def test_two_waits_for_one_batch_cost_one_request(clock: Clock) -> None:
 async def test_retrieves_in_flight_are_bounded(clock: Clock) -> None:
     client = FakeClient(0)
     waiters = Waiters(client, clock)
-    waiters.poller._lists = False
+    waiters.poller._lists_from = clock.now + 3600
     waiters.add(*range(50))
     await waiters.cycle()
     assert client.most_in_flight == module.IN_FLIGHT
@@ -379,7 +381,7 @@ async def test_a_limit_that_asks_for_no_pause_is_asked_less_and_less_often(clock
 
 async def test_a_429_in_the_middle_of_retrieves_ends_the_cycle(clock: Clock) -> None:
     waiters = Waiters(FakeClient(0), clock)
-    waiters.poller._lists = False
+    waiters.poller._lists_from = clock.now + 3600
     waiters.add(*range(30))
     waiters.client.error = RateLimitError("slow", status=429, retry_after=20.0)
     assert len(await waiters.cycle()) == module.IN_FLIGHT
@@ -402,9 +404,14 @@ async def test_an_outage_costs_one_request_a_cycle_and_ends_no_wait(clock: Clock
     waiters = Waiters(FakeClient(20), clock)
     seats = waiters.add(*range(20))
     waiters.client.error = ServerError("down", status=503)
-    for pause in (0, 2, 4, 8, 10, 10):
-        assert await waiters.cycle(pause) == ["page"]
+    asked = [await waiters.cycle(pause) for pause in (0, 2, 4, 8, 10, 10)]
+    assert [requests[0] for requests in asked] == ["page"] * 6
+    # Whether the list alone is broken is asked of one batch, with each third page.
+    assert [len(requests) for requests in asked] == [1, 1, 2, 1, 1, 2]
+    assert waiters.client.most_in_flight == 1
     assert not any(seat.outcome.done() for seat in seats)
+    waiters.client.error = None
+    assert await waiters.cycle(10) == ["page", "page"]
 
 
 async def test_where_listing_is_refused_each_batch_is_retrieved(clock: Clock) -> None:
@@ -413,6 +420,37 @@ async def test_where_listing_is_refused_each_batch_is_retrieved(clock: Clock) ->
     waiters.client.page_error[0] = AccessDeniedError("no lists", status=403)
     assert sorted(await waiters.cycle()) == ["b0", "b1", "b2", "b3", "b4", "page"]
     assert "page" not in await waiters.cycle(10)
+    waiters.client.page_error.clear()
+    assert await waiters.cycle(module.LIST_AGAIN) == ["page"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ServerError("x", status=501), InvalidResponseError("x"), APIConnectionError("x")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_list_that_fails_alone_keeps_no_wait_from_its_answer(error: BatchesError, clock: Clock) -> None:
+    waiters = Waiters(FakeClient(5), clock)
+    seats = waiters.add(*range(5))
+    waiters.client.page_error[0] = error
+    assert [await waiters.cycle(pause) for pause in (0, 2)] == [["page"], ["page"]]
+    waiters.client.end(*range(4))
+    assert (await waiters.cycle(4))[0] == "page"
+    assert sum(seat.outcome.done() for seat in seats) == 4
+    assert await waiters.cycle(10) == ["b4"]
+
+
+async def test_a_list_that_goes_on_failing_is_tried_now_and_then(clock: Clock) -> None:
+    waiters = Waiters(FakeClient(5), clock)
+    waiters.add(*range(5))
+    waiters.client.page_error[0] = ServerError("x", status=501)
+    for pause in (0, 2, 4):
+        await waiters.cycle(pause)
+    asked = await waiters.cycle(module.LIST_AGAIN)
+    assert (asked[0], set(asked[1:])) == ("page", {f"b{number}" for number in range(5)})
+    waiters.client.page_error.clear()
+    assert "page" not in await waiters.cycle(10)
+    assert await waiters.cycle(module.LIST_AGAIN) == ["page"]
 
 
 async def test_a_refused_later_page_is_a_passing_trouble(clock: Clock) -> None:
