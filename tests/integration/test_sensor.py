@@ -577,7 +577,9 @@ def test_several_that_do_not_end_in_time_are_a_timeout(
 
 
 @pytest.mark.parametrize("mode", SEVERAL_MODES)
-@pytest.mark.parametrize("fault", [{"status": 501}, {"body": "<p>"}, {"hang": True}], ids=lambda fault: [*fault][0])
+@pytest.mark.parametrize(
+    "fault", [{"status": 501}, {"body": "<p>"}, {"hang": True}], ids=["501", "unreadable", "hangs"]
+)
 def test_several_are_waited_for_where_the_list_alone_is_broken(
     mode: str, fault: dict[str, Any], api: Emulator, run: Any, connect: Callable[..., str]
 ) -> None:

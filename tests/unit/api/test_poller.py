@@ -28,7 +28,8 @@ from airflow_provider_batches.api import (
 )
 from airflow_provider_batches.api import poller as module
 from airflow_provider_batches.api.models import RawPage
-from airflow_provider_batches.api.poller import Pages, Poller, worth_a_page
+from airflow_provider_batches.api.pages import Pages, worth_a_page
+from airflow_provider_batches.api.poller import Poller
 
 NEWEST = datetime(2026, 11, 1, tzinfo=timezone.utc)
 PAGE = 10
@@ -51,7 +52,8 @@ def a_batch(number: int, status: str = "in_progress") -> MessageBatch:
 class FakeClient:
     """An API in memory, whose list holds batches b0 (newest), b1, ... and that counts what it is asked."""
 
-    def __init__(self, batches: int = 0) -> None:
+    def __init__(self, batches: int = 0, key: str = "one") -> None:
+        self.settings = key
         self.batches = {f"b{number}": a_batch(number) for number in range(batches)}
         self.asked: list[str] = []
         self.in_flight = self.most_in_flight = 0
@@ -120,7 +122,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_PAGE", PAGE)
+    monkeypatch.setattr("airflow_provider_batches.api.pages.MAX_PAGE", PAGE)
 
 
 class Waiters:
@@ -129,10 +131,13 @@ class Waiters:
     def __init__(self, client: FakeClient, clock: Clock) -> None:
         self.client, self.clock = client, clock
         self.poller = Poller(self.open)
+        self.poller._client = client  # type: ignore[assignment]
         self.lines: list[str] = []
+        self.opened: list[FakeClient] = []
 
     async def open(self) -> Any:
-        return self.client
+        self.opened.append(FakeClient(20, self.client.settings))
+        return self.opened[-1]
 
     def add(self, *numbers: int, poll_interval: float = 10.0, timeout: float = 3600.0) -> list[module.Seat]:
         seats = []
@@ -347,6 +352,58 @@ async def test_a_401_ends_every_wait(clock: Clock) -> None:
     waiters.client.error = AccessDeniedError("no", status=401)
     assert await waiters.cycle() == ["page"]
     assert {seat.outcome.result().status for seat in seats} == {"refused"}
+
+
+async def a_new_key(life: Life, *numbers: int) -> tuple[FakeClient, list[Outcome]]:
+    """Give the connection a new key while the old one is refused; return its client, and how a wait ends."""
+    life.client.error = None
+    task = life.wait(*numbers)
+    await until(lambda: len(life.client.asked) > len(numbers))
+    old, life.client = life.client, FakeClient(20, "two")
+    life.client.end(*numbers)
+    old.error = AccessDeniedError("revoked", status=401)
+    return old, await task
+
+
+@pytest.mark.parametrize("waits", [1, 12])
+async def test_a_connection_s_new_key_takes_the_place_of_the_refused_one(waits: int) -> None:
+    life = Life()
+    old, outcomes = await a_new_key(life, *range(waits))
+    assert {outcome.status for outcome in outcomes} == {"ended"}
+    assert (life.opened, old.closed, life.idle) == (2, True, True)
+
+
+async def test_a_new_key_that_is_refused_too_ends_every_wait(clock: Clock) -> None:
+    waiters = Waiters(FakeClient(3), clock)
+    seats = waiters.add(0, 1)
+    waiters.client.error = AccessDeniedError("no", status=401)
+    keys = iter("abcdef")
+
+    async def open_client() -> Any:
+        client = FakeClient(3, next(keys))
+        client.error = waiters.client.error
+        return client
+
+    waiters.poller._open_client = open_client
+    await waiters.cycle()
+    assert not any(seat.outcome.done() for seat in seats)
+    waiters.client = waiters.poller._client  # type: ignore[assignment]
+    await waiters.cycle()
+    assert ({seat.outcome.result().status for seat in seats}, next(keys)) == ({"refused"}, "b")
+
+
+async def test_a_connection_that_cannot_be_read_again_ends_every_wait(clock: Clock) -> None:
+    waiters = Waiters(FakeClient(3), clock)
+    seats = waiters.add(0, 1)
+    waiters.client.error = AccessDeniedError("no", status=401)
+
+    async def open_client() -> Any:
+        raise KeyError("no such connection")
+
+    waiters.poller._open_client = open_client
+    await waiters.cycle()
+    assert {seat.outcome.result().status for seat in seats} == {"refused"}
+    assert (waiters.poller._client, waiters.client.closed) == (waiters.client, False)
 
 
 async def test_a_spend_limit_ends_every_wait(clock: Clock) -> None:
