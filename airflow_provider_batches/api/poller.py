@@ -164,8 +164,10 @@ class Poller:
             while self._client:
                 await self._sleep_until(min(map(self._next_look, self._seats), default=float("inf")))
                 await self._cycle(self._client)
-        except Exception as error:
-            # No wait may hang because of a mistake in here.
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # No wait may hang because of a mistake in here, or of what a signal's handler raises: Airflow's timeout.
             for seat in self._seats:
                 if not seat.outcome.done():
                     seat.outcome.set_exception(error)

@@ -647,6 +647,21 @@ async def test_a_mistake_in_the_poller_hangs_no_wait() -> None:
     assert life.idle
 
 
+async def test_nor_does_what_a_signal_raises_in_it() -> None:
+    class Alarm(BaseException):
+        pass
+
+    life = Life()
+
+    async def interrupted(batch_id: str, *, retries: int) -> MessageBatch:
+        raise Alarm
+
+    life.client.retrieve = interrupted  # type: ignore[method-assign]
+    with pytest.raises(Alarm):
+        await asyncio.wait_for(life.wait(0), 10)
+    assert life.idle
+
+
 async def test_lines_go_into_the_context_of_their_own_wait() -> None:
     owner: contextvars.ContextVar[str] = contextvars.ContextVar("owner")
     heard: list[tuple[str, str]] = []
