@@ -181,8 +181,12 @@ class Poller:
     async def _sleep_until(self, due: float) -> None:
         self._wake.clear()
         self._sleeps_until = due
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), max(0.0, min(due - time.time(), MAX_SLEEP)))
+        # Not asyncio.wait_for, which up to Python 3.11 loses a cancel that comes as `_wake` is set.
+        alarm = asyncio.get_running_loop().call_later(max(0.0, min(due - time.time(), MAX_SLEEP)), self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            alarm.cancel()
         self._sleeps_until = 0.0
 
     async def _cycle(self, client: AsyncBatchesClient) -> None:

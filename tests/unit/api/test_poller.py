@@ -662,6 +662,26 @@ async def test_nor_does_what_a_signal_raises_in_it() -> None:
     assert life.idle
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_waits_that_end_as_another_wakes_the_poller_leave_nothing_behind(turns: int) -> None:
+    life = Life()
+    now = time.time()
+
+    def sleeper(number: int, first_look: float) -> Any:
+        wait = Wait(f"b{number}", poll_interval=60, start_time=now, end_time=now + 100)
+        return asyncio.create_task(life.poller.wait([wait], now + first_look, life.lines.append))
+
+    late = sleeper(0, 50)
+    await asyncio.sleep(0.02)
+    sooner = sleeper(1, 5)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    late.cancel()
+    sooner.cancel()
+    _, left = await asyncio.wait([late, sooner], timeout=5)
+    assert (left, life.idle) == (set(), True)
+
+
 async def test_lines_go_into_the_context_of_their_own_wait() -> None:
     owner: contextvars.ContextVar[str] = contextvars.ContextVar("owner")
     heard: list[tuple[str, str]] = []
