@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -30,12 +31,12 @@ from airflow_provider_batches._task import (
     check_seconds,
     time_to_wait,
 )
-from airflow_provider_batches.api import AsyncBatchesClient, Outcome, Wait
+from airflow_provider_batches.api import AsyncBatchesClient, BatchesError, Outcome, Wait
 from airflow_provider_batches.api.endpoints import check_batch_ids
 from airflow_provider_batches.api.poller import PATIENCE, Poller
 from airflow_provider_batches.api.waiting import combine
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, BatchesHook
-from airflow_provider_batches.triggers.batches import FIRST_LOOK, BatchEndedTrigger
+from airflow_provider_batches.triggers.batches import CANCELS, FIRST_LOOK, BatchEndedTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -176,11 +177,22 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     def on_kill(self) -> None:
         """Cancel the batches if asked to, since the task is ended on its worker."""
         # Airflow also calls this where the execution_timeout is over, and then the batches go on.
-        for batch_id in check_batch_ids(self.batch_id) if self.cancel_on_kill and not self._timed_out else ():
+        if not self.cancel_on_kill or self._timed_out:
+            return
+        self.hook.get_conn()
+        # At once, since Airflow leaves a task only some seconds to end.
+        with ThreadPoolExecutor(CANCELS) as pool:
+            list(pool.map(self._cancel, check_batch_ids(self.batch_id)))
+
+    def _cancel(self, batch_id: str) -> None:
+        try:
             batch = self.hook.cancel_batch(batch_id)
-            self.log.info(
-                "The task is ended: batch %s is %s (request-id %s)", batch.id, batch.processing_status, batch.request_id
-            )
+        except BatchesError as error:
+            self.log.warning("The task is ended, but batch %s is not canceled: %s", batch_id, error)
+            return
+        self.log.info(
+            "The task is ended: batch %s is %s (request-id %s)", batch_id, batch.processing_status, batch.request_id
+        )
 
     @property
     def _longest_pause(self) -> float:

@@ -475,6 +475,18 @@ def test_the_end_of_a_running_task_cancels_the_batch_only_if_asked(asked: bool, 
     assert api.count("cancel") == asked
 
 
+def test_it_cancels_many_at_once_and_goes_on_behind_one_that_is_gone(
+    api: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_batches.api.flows.MISSING_PAUSES", (0.2, 0.2, 0.2))
+    ids = [api.add_batch() for _ in range(20)]
+    api.fault(Fault("cancel", times=None, delay=0.1))
+    begun = time.monotonic()
+    _sensor(["msgbatch_01Unknown", *ids], cancel_on_kill=True).on_kill()
+    assert all((api.batch(batch_id) or {})["cancel_initiated_at"] for batch_id in ids)
+    assert time.monotonic() - begun < 1.5
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_the_end_of_the_time_cancels_nothing(mode: str, api: Emulator, runner: Any) -> None:
     options, restarts = MODES[mode]

@@ -203,6 +203,18 @@ async def test_looks_keep_to_the_poll_interval(api: Emulator) -> None:
     assert 4 <= api.count("retrieve") <= 7
 
 
+async def test_it_cancels_many_at_once_and_goes_on_behind_one_that_is_gone(
+    api: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_batches.api.flows.MISSING_PAUSES", (0.2, 0.2, 0.2))
+    ids = [api.add_batch() for _ in range(20)]
+    api.fault(Fault("cancel", times=None, delay=0.1))
+    begun = time.monotonic()
+    await _trigger(["msgbatch_01Unknown", *ids], cancel_on_kill=True).on_kill()
+    assert all((api.batch(batch_id) or {})["cancel_initiated_at"] for batch_id in ids)
+    assert time.monotonic() - begun < 1.5
+
+
 @pytest.mark.parametrize("asked", [True, False])
 async def test_a_person_s_end_of_the_task_cancels_the_batch_only_if_asked(asked: bool, api: Emulator) -> None:
     batch_id = api.add_batch(10)
