@@ -196,9 +196,9 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
 
     @property
     def _longest_pause(self) -> float:
-        if self.max_wait:
-            return float(self.max_wait.total_seconds())
-        return float(self.timeout if self.exponential_backoff else self.poke_interval)
+        if not self.exponential_backoff:
+            return float(self.poke_interval)
+        return float(self.max_wait.total_seconds() if self.max_wait else self.timeout)
 
     @property
     def _trigger_options(self) -> dict[str, bool]:

@@ -357,9 +357,13 @@ def test_pauses_double_up_to_poke_interval(api: Emulator, run: Any, monkeypatch:
 @pytest.mark.usefixtures("real_pauses")
 @pytest.mark.parametrize(
     ("options", "longest"),
-    [({"exponential_backoff": True}, 4096), ({"exponential_backoff": True, "max_wait": timedelta(minutes=5)}, 300)],
+    [
+        ({"exponential_backoff": True}, 4096),
+        ({"exponential_backoff": True, "max_wait": timedelta(minutes=5)}, 300),
+        ({"max_wait": timedelta(minutes=5)}, 60),
+    ],
 )
-def test_with_exponential_backoff_they_go_on(
+def test_with_exponential_backoff_alone_they_go_on(
     options: dict[str, Any], longest: float, api: Emulator, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
