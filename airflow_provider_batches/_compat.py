@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 from airflow import __version__ as AIRFLOW_VERSION
@@ -57,27 +58,41 @@ class TaskMemory:
     def __init__(self, context: Mapping[str, Any]) -> None:
         self._store = context.get("task_state_store")
         ti = context["ti"]
-        self._prefix = ".".join(str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index"))
+        self._ids = [str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index")]
+
+    @property
+    def expires(self) -> bool:
+        """Whether Airflow takes away by itself what is kept."""
+        return self._store is not None
 
     def get(self, key: str) -> Any:
         """Return a value, None where there is none."""
         if self._store is not None:
             return self._store.get(key)
-        return Variable.get(f"{self._prefix}.{key}", default=None, deserialize_json=True)
+        return Variable.get(self._name(key), default=None, deserialize_json=True)
 
     def set(self, key: str, value: Any) -> None:
         """Keep a value."""
         if self._store is not None:
             self._store.set(key, value)
         else:
-            Variable.set(f"{self._prefix}.{key}", value, serialize_json=True)
+            Variable.set(self._name(key), value, serialize_json=True)
 
     def delete(self, key: str) -> None:
         """Forget a value."""
         if self._store is not None:
             self._store.delete(key)
         else:
-            Variable.delete(f"{self._prefix}.{key}")
+            Variable.delete(self._name(key))
+
+    def _name(self, key: str) -> str:
+        # Airflow takes 250 characters, and as many for each of the IDs. No name that is left whole looks like one that
+        # is cut: its map index stands where the hash does.
+        name = ".".join([*self._ids, key])
+        if len(name) <= 250:
+            return name
+        end = f".{sha256(repr(self._ids).encode()).hexdigest()}.{key}"
+        return name[: 250 - len(end)] + end
 
 
 __all__ = [

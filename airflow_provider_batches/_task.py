@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_batches._compat import AirflowException, AirflowFailException
 from airflow_provider_batches.api import BatchesError, Outcome, Wait
+from airflow_provider_batches.api.waiting import check_seconds as check_seconds
 from airflow_provider_batches.hooks.batches import BatchesHook, look_until
 from airflow_provider_batches.links.batches import BatchesConsoleLink
 from airflow_provider_batches.triggers.batches import FIRST_LOOK, BatchEndedTrigger
@@ -99,21 +100,16 @@ def airflow_errors() -> Iterator[None]:
         raise kind(str(error)) from error
 
 
-def check_seconds(name: str, value: object) -> float:
-    """Return a duration in seconds.
-
-    :raises ValueError: It is none.
-    """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
-        raise ValueError(f"{name}: got {value!r}; it must be a timedelta or a number of seconds above 0.")
-    return float(seconds)
-
-
 def time_to_wait(task: BaseOperator, timeout: float) -> float:
     """Return for how many seconds a task may wait: `timeout`, or its `execution_timeout` where that is shorter."""
     # Airflow does not enforce an execution_timeout while a task is deferred, or between reschedules.
     return min(timeout, task.execution_timeout.total_seconds()) if task.execution_timeout else timeout
+
+
+def is_retry(task: BaseOperator, context: Context) -> bool:
+    """Return whether Airflow runs the task again by itself. A person who clears it starts with a first try."""
+    ti = context["ti"]
+    return ti.try_number > ti.max_tries - (task.retries or 0) + 1
 
 
 def run_start(context: Context) -> datetime:

@@ -3,7 +3,7 @@
 Retention rules ask for it, batches that everybody has forgotten go on costing money until they end, and results that
 nobody has fetched are gone after 29 days. Scheduled runs report only until the Variable `batch_results_folder` says
 where results are kept; from then on they delete. A run that a person starts reports only, unless its form says
-otherwise.
+otherwise; without the Variable it then fails before it touches a batch.
 """
 
 from __future__ import annotations
@@ -16,8 +16,13 @@ from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
 
 CONN_ID = "anthropic_default"
 #: A place that outlives the worker. The Variable is set in the UI, or as AIRFLOW_VAR_BATCH_RESULTS_FOLDER; for a bucket
-#: it looks like s3://aws_default@my-bucket/batch-results.
-FOLDER = "{{ var.value.get('batch_results_folder', 'file:///opt/airflow/batch-results') }}"
+#: it looks like s3://aws_default@my-bucket/batch-results. Without it, a dry run gets a folder that nothing can be saved
+#: to, and any other run no folder but a text, which the task shows when it refuses it.
+FOLDER = (
+    "{{ var.value.get('batch_results_folder', '') or ("
+    "'file:///dev/null' if dag_run.run_type == 'scheduled' or params.dry_run "
+    "else 'unset: say in the Variable batch_results_folder where to save results') }}"
+)
 #: The defaults of the form hold for scheduled runs too, so the kind of run has to decide. And whoever unpauses the DAG,
 #: be it by the form of a dry run, starts the scheduled run that was missed last: that one must not delete unasked.
 ONLY_REPORT = (
@@ -65,8 +70,8 @@ worker slot, their results are saved to the folder in the Variable `batch_result
 are deleted.
 
 **The nightly run deletes once the Variable is set**; until then it is a dry run, whose log names what would be deleted.
-A run started by hand is a dry run unless its form says otherwise. Where the DAG was paused, its form unpauses it, and
-Airflow starts the nightly run that was missed last as well.
+A run started by hand is a dry run unless its form says otherwise, and then it needs the Variable, too. Where the DAG
+was paused, its form unpauses it, and Airflow starts the nightly run that was missed last as well.
 """,
 ) as dag:
     TeardownBatchesOperator(

@@ -154,10 +154,16 @@ class _BaseClient(Generic[C]):
         try:
             return kind(**self._http_options())
         except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
-            # A file that holds no certificates, SOCKS without its package, a broken proxy in the environment.
+            # A file that holds no certificates, SOCKS without its package, a broken proxy in the environment: part of
+            # whose password may be what the error says is wrong.
+            says = (
+                str(error)
+                if isinstance(error, (ImportError, OSError))
+                else "a proxy is no URL like http://proxy.example:3128"
+            )
             raise InvalidArgumentError(
                 "verify, proxy: these settings, or the environment's proxy, cannot be used: "
-                f"{self.settings.redact(str(error))}"
+                f"{self.settings.redact(says)}"
             ) from None
 
     def _exchange(self, call: Call[Any]) -> _Exchange:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -44,7 +44,7 @@ class Call(Generic[T]):
 def check_batch_id(batch_id: object) -> str:
     """Return the ID where it can be one.
 
-    :raises InvalidArgumentError: The ID is no text, empty, or holds a character that could change the URL.
+    :raises InvalidArgumentError: The ID is no text, empty, or holds a comma or what could change the URL.
     """
     if not isinstance(batch_id, str):
         raise InvalidArgumentError(
@@ -55,6 +55,11 @@ def check_batch_id(batch_id: object) -> str:
         raise InvalidArgumentError(
             f"batch_id: got {shown(batch_id)}, which is no ID. Check that the task, Param or template that it "
             "comes from gives one."
+        )
+    if "," in batch_id:
+        raise InvalidArgumentError(
+            f"batch_id: {shown(batch_id)} holds a comma, which no batch ID has. Where a task takes several batches, "
+            """give a list, or one as text (["a", "b"]); where it takes one, use .expand(batch_id=[...])."""
         )
     if len(batch_id) > _MAX_ID:
         raise InvalidArgumentError(
@@ -80,9 +85,21 @@ def check_batch_ids(batch_ids: object) -> list[str]:
         text, batch_ids = batch_ids, listed(batch_ids)
         if batch_ids is None:
             raise InvalidArgumentError(f"batch_id: {shown(text)} is no list of IDs.")
-    if isinstance(batch_ids, (list, tuple, set)):
+    if isinstance(batch_ids, Sequence) and not isinstance(batch_ids, (str, bytes)):
+        batch_ids = _items(batch_ids)
+    if isinstance(batch_ids, (list, set)):
         return list(dict.fromkeys(map(check_batch_id, batch_ids)))
     return [check_batch_id(batch_ids)]
+
+
+def _items(sequence: Sequence[object]) -> list[object]:
+    """Return what a sequence holds, which may be fetched only now, as the output of a mapped task is."""
+    try:
+        return list(sequence[:])
+    except TypeError:
+        # Not every such sequence takes a slice, and where fetching an item fails, an iterator may end as if it were
+        # the last: an index does not.
+        return [sequence[index] for index in range(len(sequence))]
 
 
 def listed(text: str) -> object:

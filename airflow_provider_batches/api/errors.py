@@ -100,7 +100,10 @@ class SpendLimitError(APIStatusError):
 
 
 class NotFoundError(APIStatusError):
-    """404: the API does not know the batch, or the batch belongs to another workspace than the key."""
+    """404: the API does not know the batch, or the batch belongs to another workspace than the key.
+
+    A 404 to a cancel, a delete or a read of results, where a look at the batch finds it, is a plain APIStatusError.
+    """
 
 
 class RequestTooLargeError(APIStatusError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
 from airflow_provider_batches.api import endpoints
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between looks at a batch that the API says it does not know; after the last one it is believed.
 MISSING_PAUSES = (1.0, 2.0, 4.0)
+#: How long after a batch's creation the API keeps its results.
+KEPT = timedelta(days=29)
 #: Answers that pass: the same call may succeed a moment later.
 _PASSING = frozenset({404, 409})
 
@@ -96,12 +99,21 @@ def open_results(batch_id: str, known: MessageBatch | None = None) -> Flow[tuple
         if batch.archived_at is not None:
             raise ResultsUnavailableError(
                 f"The results of batch {batch.id} were archived at {batch.archived_at.isoformat()} and are gone: "
-                "the API keeps them for 29 days after a batch's creation."
+                f"the API keeps them for {KEPT.days} days after a batch's creation."
+            )
+
+    def refused(batch: MessageBatch) -> None:
+        readable(batch)
+        # `archived_at` may be left out.
+        if batch.results_url is None and datetime.now(timezone.utc) - batch.created_at > KEPT:
+            raise ResultsUnavailableError(
+                f"The results of batch {batch.id}, created at {batch.created_at.isoformat()}, are gone: "
+                f"the API keeps them for {KEPT.days} days after a batch's creation."
             )
 
     batch = known or (yield from find(batch_id))
     readable(batch)
-    stream: Any = yield from _settled(endpoints.results(batch_id), readable)
+    stream: Any = yield from _settled(endpoints.results(batch_id), refused)
     return batch, stream
 
 
@@ -109,7 +121,7 @@ def _settled(call: Call[Any], explain: Callable[[MessageBatch], T | None]) -> Fl
     """Make a call; where the API refuses it, look at the batch and let `explain` decide by its state.
 
     `explain` returns the call's result, raises the error that the state stands for, or returns None where the
-    state does not explain the refusal.
+    state does not explain the refusal. NotFoundError means that the API does not know the batch, and nothing else.
     """
     lost = False
     for pause in (*MISSING_PAUSES, None):
@@ -131,11 +143,28 @@ def _settled(call: Call[Any], explain: Callable[[MessageBatch], T | None]) -> Fl
                 return explained
             if refusal.status not in _PASSING:
                 raise
+            if pause is None and isinstance(refusal, NotFoundError):
+                raise _unserved(call, refusal) from None
             if pause is None:
                 refusal.given_up(len(MISSING_PAUSES) + 1)
                 raise
         yield Pause(pause)
     raise AssertionError("unreachable")  # pragma: no cover
+
+
+def _unserved(call: Call[Any], refusal: NotFoundError) -> APIStatusError:
+    """Return the error for a call that finds no batch where a look at the batch finds it."""
+    return APIStatusError(
+        f"Could not {call.action}: the API knows the batch, but answers {refusal.status} to this call "
+        f"({refusal.message or 'no text'}; asked {len(MISSING_PAUSES) + 1} times; request-id {refusal.request_id}). "
+        "Check the connection's host, and the gateway before the API.",
+        status=refusal.status,
+        error_type=refusal.error_type,
+        message=refusal.message,
+        request_id=refusal.request_id,
+        retry_after=refusal.retry_after,
+        should_retry=refusal.should_retry,
+    )
 
 
 def missing(batch_id: str, error: NotFoundError) -> NotFoundError:

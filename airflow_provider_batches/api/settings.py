@@ -42,7 +42,9 @@ _OWN_HEADERS = frozenset(
     }
 )
 _SECRET_HEADER_WORDS = ("auth", "key", "token", "secret", "cookie")
-_SECRET_FIELDS = frozenset({"api_key", "headers", "proxy", "base_url"})
+_SECRET_FIELDS = frozenset({"api_key", "headers", "secret_headers", "proxy", "base_url"})
+#: A header's value that is shorter is no secret, and part of too many words to be hidden. Airflow's default, too.
+_SHORTEST_SECRET = 5
 
 
 def _header_value(value: str) -> str:
@@ -130,6 +132,7 @@ class ClientSettings(BaseModel):
     :param anthropic_beta: Flags of the `anthropic-beta` header, a list or comma-separated. Default none.
     :param workspace_id: The `anthropic-workspace-id` header, for keys that span workspaces. Default none.
     :param headers: More headers. They win over the client's own, except those of the key and the transport.
+    :param secret_headers: The same, whose values must not be seen. They win over `headers`.
     :param timeout: Seconds that connecting (at most 10), and each read or write, may take. Default 60.
     :param max_retries: How often a call is made again after it failed. Default 5.
     :param proxy: URL of a proxy. Default: the environment's.
@@ -147,6 +150,7 @@ class ClientSettings(BaseModel):
     anthropic_beta: Annotated[tuple[HeaderText, ...], BeforeValidator(_flags)] = ()
     workspace_id: HeaderText | None = None
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default={}, repr=False)
+    secret_headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default={}, repr=False)
     timeout: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 60.0
     max_retries: Annotated[int, Field(ge=0, le=20)] = 5
     proxy: Annotated[str, AfterValidator(_proxy)] | None = Field(default=None, repr=False)
@@ -161,8 +165,9 @@ class ClientSettings(BaseModel):
             raise ValueError(
                 f"base_url: http://{url.hostname} would send the key unencrypted; use https://, or set allow_http"
             )
-        if self.auth_scheme == "bearer" and any(name.lower() == "authorization" for name in self.headers):
-            raise ValueError("headers: 'Authorization' is set by the client where auth_scheme is bearer")
+        for field, headers in (("headers", self.headers), ("secret_headers", self.secret_headers)):
+            if self.auth_scheme == "bearer" and any(name.lower() == "authorization" for name in headers):
+                raise ValueError(f"{field}: 'Authorization' is set by the client where auth_scheme is bearer")
         return self
 
     @classmethod
@@ -194,16 +199,18 @@ class ClientSettings(BaseModel):
             own["anthropic-beta"] = ",".join(self.anthropic_beta)
         if self.workspace_id:
             own["anthropic-workspace-id"] = self.workspace_id
-        own |= {name.lower(): value for name, value in self.headers.items()}
+        for headers in (self.headers, self.secret_headers):
+            own |= {name.lower(): value for name, value in headers.items()}
         auth = {"authorization": f"Bearer {key}"} if self.auth_scheme == "bearer" else {"x-api-key": key}
         return own | auth
 
     def secrets(self) -> Iterator[str]:
-        """Iterate over what must not be seen: the key, and what looks like a credential in headers and proxy."""
+        """Iterate over what must not be seen: the key, and the credentials in headers and proxy."""
         yield self.api_key.get_secret_value()
-        for name, value in self.headers.items():
-            if any(word in name.lower() for word in _SECRET_HEADER_WORDS):
-                yield value
+        named = (value for name, value in self.headers.items() if any(w in name.lower() for w in _SECRET_HEADER_WORDS))
+        for value in (*named, *self.secret_headers.values()):
+            # Of `Bearer token`, the token alone may be seen somewhere, too.
+            yield from (text for text in dict.fromkeys((value, value.split()[-1])) if len(text) >= _SHORTEST_SECRET)
         password = urlsplit(self.proxy or "").password
         if password:
             yield password

@@ -9,10 +9,10 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
-from airflow_provider_batches.api.errors import BatchesError, NotFoundError
+from airflow_provider_batches.api.errors import BatchesError, InvalidArgumentError, NotFoundError
 from airflow_provider_batches.api.flows import MISSING_PAUSES, missing
 from airflow_provider_batches.api.models import MessageBatch, RequestCounts
 
@@ -24,6 +24,17 @@ FIRST_PAUSE = 2.0
 MAX_ASKED_PAUSE = 600.0
 #: Seconds between signs of life in the log of a wait in which nothing happens.
 SIGN_OF_LIFE = 600.0
+
+
+def check_seconds(name: str, value: object) -> float:
+    """Return a duration in seconds.
+
+    :raises InvalidArgumentError: It is none.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
+        raise InvalidArgumentError(f"{name}: got {value!r}; it must be a timedelta or a number of seconds above 0.")
+    return float(seconds)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +25,7 @@ from airflow_provider_batches.api import (
     Wait,
     check_batch_id,
 )
-from airflow_provider_batches.api.client import tls_context
+from airflow_provider_batches.api.waiting import check_seconds
 from airflow_provider_batches.hooks.connection import read_settings
 
 if TYPE_CHECKING:
@@ -100,11 +101,7 @@ class BatchesHook(BaseHook):
         Looking up the connection, masking its secrets and reading certificates may block, in each Airflow version in
         another way, so all of it happens in a thread.
         """
-        return AsyncBatchesClient(await sync_to_async(self._prepare)())
-
-    def _prepare(self) -> ClientSettings:
-        tls_context(self.settings.verify)
-        return self.settings
+        return await sync_to_async(lambda: AsyncBatchesClient(self.settings))()
 
     def close(self) -> None:
         """Close the client's connections; the next call opens new ones."""
@@ -142,18 +139,28 @@ class BatchesHook(BaseHook):
         return self.get_conn().results(batch_id)
 
     def wait_for_batch(
-        self, batch_id: str, poll_interval: float = DEFAULT_POLL_INTERVAL, timeout: float = DEFAULT_TIMEOUT
+        self,
+        batch_id: str,
+        poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
+        timeout: float | timedelta = DEFAULT_TIMEOUT,
     ) -> MessageBatch:
         """Return a batch once it has ended; blocks this thread until then.
 
         :param batch_id: The batch.
-        :param poll_interval: Seconds between looks once the wait has settled; it looks more often at first.
-        :param timeout: Seconds until the wait is given up. Default: 25 hours.
+        :param poll_interval: Seconds (or timedelta) between looks once the wait has settled; it looks more often at
+            first.
+        :param timeout: Seconds (or timedelta) until the wait is given up. Default: 25 hours.
+        :raises InvalidArgumentError: An argument is wrong; nothing was sent.
         :raises BatchTimeoutError: The batch had not ended in time.
         :raises NotFoundError: The API does not know the batch.
         """
         now = time.time()
-        wait = Wait(check_batch_id(batch_id), poll_interval=poll_interval, start_time=now, end_time=now + timeout)
+        wait = Wait(
+            check_batch_id(batch_id),
+            poll_interval=check_seconds("poll_interval", poll_interval),
+            start_time=now,
+            end_time=now + check_seconds("timeout", timeout),
+        )
         outcome = look_until(wait, self.get_conn(), self.log).outcome
         if outcome is None:
             raise AssertionError("a wait without a limit of its own ends with an outcome")

@@ -11,8 +11,7 @@ from airflow_provider_batches import __version__
 from airflow_provider_batches._compat import AIRFLOW_VERSION
 from airflow_provider_batches.api import ClientSettings, InvalidArgumentError
 
-#: Settings of the client that a connection's extra holds under the same name, and `secret_headers`: more `headers`,
-#: under a name whose value Airflow masks.
+#: Settings of the client that a connection's extra holds under the same name.
 EXTRA_FIELDS = (
     "auth_scheme",
     "anthropic_version",
@@ -112,14 +111,12 @@ def _values(where: str, extra: dict[str, Any]) -> dict[str, Any]:
             f"there are {', '.join(EXTRA_FIELDS)}."
         )
     values = {name: value for name, value in extra.items() if value not in (None, "", {}, [])}
-    headers: dict[str, Any] = {}
     for name in ("headers", "secret_headers"):
-        found = values.pop(name, {})
-        found = _json(found) if isinstance(found, str) else found
-        if not isinstance(found, dict):
+        if isinstance(text := values.get(name), str):
+            values[name] = _json(text)
+        if not isinstance(values.get(name, {}), dict):
             raise InvalidArgumentError(f"{where}: extra.{name} must be a JSON object of strings.")
-        headers |= found
-    return {**values, "headers": headers} if headers else values
+    return values
 
 
 def _json(text: str) -> Any:

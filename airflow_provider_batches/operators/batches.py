@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
-
-from airflow.sdk import BaseOperator
 
 from airflow_provider_batches._compat import conf
 from airflow_provider_batches._task import (
     BatchTask,
     airflow_errors,
     check_seconds,
+    is_retry,
     run_start,
     time_to_wait,
 )
@@ -26,8 +25,7 @@ from airflow_provider_batches.hooks.batches import (
     BatchesHook,
     raise_unless_ended,
 )
-from airflow_provider_batches.links.batches import BatchesConsoleLink
-from airflow_provider_batches.teardown.selection import Selection, read_selection
+from airflow_provider_batches.operators._choosing import ChoosingOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -147,7 +145,7 @@ class DeleteBatchOperator(BatchTask):
                     raise BatchNotEndedError(batch, "can be deleted")
                 deleted = self.hook.delete_batch(batch_id)
             except NotFoundError as error:
-                if self._is_retry(context):
+                if is_retry(self, context):
                     self.log.warning("An earlier try of this task has most likely deleted the batch. %s", error)
                 elif self.ignore_if_missing:
                     self.log.warning("Nothing to delete: %s", error)
@@ -163,13 +161,8 @@ class DeleteBatchOperator(BatchTask):
         self.log.info("Deleted batch %s (%s; request-id %s)", batch_id, describe(batch), deleted.request_id)
         return batch_id
 
-    def _is_retry(self, context: Context) -> bool:
-        """Whether Airflow runs the task again by itself. A person who clears it starts with a first try."""
-        ti = context["ti"]
-        return ti.try_number > ti.max_tries - (self.retries or 0) + 1
 
-
-class ListBatchesOperator(BaseOperator):
+class ListBatchesOperator(ChoosingOperator):
     """Chooses message batches by age and state, as TeardownBatchesOperator does, and returns their IDs, oldest first.
 
     For tasks that are mapped over them: Airflow maps over 1,024 at most, so set a `limit`. Each try chooses anew.
@@ -185,8 +178,6 @@ class ListBatchesOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("older_than", "created_before", "statuses", "limit", "conn_id")
-    operator_extra_links = (BatchesConsoleLink(),)
-    ui_color = "#f3e5dc"
 
     def __init__(
         self,
@@ -198,32 +189,18 @@ class ListBatchesOperator(BaseOperator):
         conn_id: str = BatchesHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.older_than = older_than
-        self.created_before = created_before
-        self.statuses = statuses
-        self.limit = limit
-        self.conn_id = conn_id
-        self._read_selection(None)
-
-    @cached_property
-    def hook(self) -> BatchesHook:
-        """The hook of the task's connection."""
-        return BatchesHook(conn_id=self.conn_id)
+        super().__init__(
+            older_than=older_than,
+            created_before=created_before,
+            statuses=statuses,
+            limit=limit,
+            conn_id=conn_id,
+            **kwargs,
+        )
 
     def execute(self, context: Context) -> list[str]:
         """List the batches."""
         with airflow_errors():
-            selection = self._read_selection(run_start(context))
-            chosen = selection.choose(self.hook.list_batches())
+            chosen = asyncio.run(self._select(self._read_selection(run_start(context))))
         self.log.info("Batches chosen: %d", len(chosen))
         return [batch.id for batch in chosen]
-
-    def _read_selection(self, started: datetime | None) -> Selection:
-        return read_selection(
-            older_than=self.older_than,
-            created_before=self.created_before,
-            statuses=self.statuses,
-            limit=self.limit,
-            started=started,
-        )

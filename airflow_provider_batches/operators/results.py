@@ -31,7 +31,8 @@ class SaveBatchResultsOperator(BatchTask):
 
     :param batch_id: The batch (templated).
     :param path: Folder for the files, or the file itself where it ends in `.jsonl`: any URI of ObjectStoragePath, such
-        as `file:///data` or `s3://conn_id@bucket/results` (templated).
+        as `file:///data` or `s3://conn_id@bucket/results` (templated). A file has the results of one batch: another
+        one's are never written over it, and the task fails for good instead.
     :param conn_id: The connection (templated). Default `anthropic_default`.
     :param on_missing_results: Where the results are archived, or there are none: `fail` (default), `skip` the task, or
         `ignore`.
@@ -64,7 +65,8 @@ class SaveBatchResultsOperator(BatchTask):
             batch_id = check_batch_id(self.batch_id)
             uri, name = check_uri("path", self.path), None
             if uri.endswith(".jsonl"):
-                uri, _, name = uri.removesuffix(".jsonl").rpartition("/")
+                folder, slash, name = uri.removesuffix(".jsonl").rpartition("/")
+                uri = folder + slash
             saver = Saver(Folder(uri), name, stopped=lambda: self._stopped)
             saved = saver.existing(batch_id)
             if not saved:

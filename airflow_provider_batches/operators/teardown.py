@@ -8,11 +8,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-from airflow.sdk import BaseOperator
 
 from airflow_provider_batches._compat import AirflowException, AirflowFailException, TaskMemory
 from airflow_provider_batches._task import (
@@ -20,22 +17,17 @@ from airflow_provider_batches._task import (
     WORKER_SECONDS,
     airflow_errors,
     check_seconds,
+    is_retry,
     run_start,
     time_to_wait,
 )
-from airflow_provider_batches.api import BatchesError, MessageBatch
+from airflow_provider_batches.api import BatchesError, InvalidArgumentError, MessageBatch
 from airflow_provider_batches.api.pacing import PacedClient
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, BatchesHook
-from airflow_provider_batches.links.batches import BatchesConsoleLink
+from airflow_provider_batches.operators._choosing import ChoosingOperator
 from airflow_provider_batches.teardown.job import Record, Tally, Teardown
 from airflow_provider_batches.teardown.saving import Folder, Saver, check_uri
-from airflow_provider_batches.teardown.selection import (
-    Selection,
-    is_template,
-    read_count,
-    read_flag,
-    read_selection,
-)
+from airflow_provider_batches.teardown.selection import is_template, read_count, read_flag
 from airflow_provider_batches.triggers.batches import BatchEndedTrigger
 
 if TYPE_CHECKING:
@@ -48,7 +40,7 @@ RECORD_SECONDS = 30.0
 _CHOSEN = "chosen"
 
 
-class TeardownBatchesOperator(BaseOperator):
+class TeardownBatchesOperator(ChoosingOperator):
     """Cancels, waits for, saves and deletes many message batches in one task.
 
     Chooses batches once, cancels those that run, waits in the triggerer until all have ended, saves their results
@@ -90,8 +82,6 @@ class TeardownBatchesOperator(BaseOperator):
         "only_report",
         "conn_id",
     )
-    operator_extra_links = (BatchesConsoleLink(),)
-    ui_color = "#f3e5dc"
 
     def __init__(
         self,
@@ -110,35 +100,32 @@ class TeardownBatchesOperator(BaseOperator):
         timeout: float | timedelta = DEFAULT_TIMEOUT,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.batch_ids = batch_ids
-        self.older_than = older_than
-        self.created_before = created_before
-        self.statuses = statuses
-        self.limit = limit
+        super().__init__(
+            batch_ids=batch_ids,
+            older_than=older_than,
+            created_before=created_before,
+            statuses=statuses,
+            limit=limit,
+            conn_id=conn_id,
+            **kwargs,
+        )
         self.save_results_to = save_results_to
         # `dry_run` is a method of every operator.
         self.only_report = dry_run
-        self.conn_id = conn_id
-        self.requests_per_minute = requests_per_minute
+        self.requests_per_minute = (
+            None if requests_per_minute is None else read_count("requests_per_minute", requests_per_minute)
+        )
         self.max_in_flight = read_count("max_in_flight", max_in_flight)
         self.poll_interval = check_seconds("poll_interval", poll_interval)
         self.timeout = check_seconds("timeout", timeout)
-        if requests_per_minute is not None:
-            read_count("requests_per_minute", requests_per_minute)
         if save_results_to is not None:
             check_uri("save_results_to", save_results_to, rendered=False)
+            self._given.add("save_results_to")
         if not is_template(dry_run):
             read_flag("dry_run", dry_run)
-        self._read_selection(None)
         self._stopped = False
         self._fatal: BatchesError | None = None
         self._written: set[str] = set()
-
-    @cached_property
-    def hook(self) -> BatchesHook:
-        """The hook of the task's connection."""
-        return BatchesHook(conn_id=self.conn_id)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Choose the batches, tear down what can be at once, and defer for the rest."""
@@ -173,17 +160,8 @@ class TeardownBatchesOperator(BaseOperator):
         """Begin nothing new: the next try goes on."""
         self._stopped = True
 
-    def _read_selection(self, started: datetime | None) -> Selection:
-        return read_selection(
-            batch_ids=self.batch_ids,
-            older_than=self.older_than,
-            created_before=self.created_before,
-            statuses=self.statuses,
-            limit=self.limit,
-            started=started,
-        )
-
     def _folder(self) -> Folder | None:
+        self._check_given("save_results_to")
         if self.save_results_to is None:
             return None
         return Folder(check_uri("save_results_to", self.save_results_to))
@@ -197,25 +175,50 @@ class TeardownBatchesOperator(BaseOperator):
         selection = self._read_selection(run_start(context))
         if selection.batch_ids is not None:
             return selection.batch_ids, []
-        memory = self._memory(context, selection) if remember else None
-        known = memory.get(_CHOSEN) if memory else None
-        if known is not None:
-            self.log.info("Going on with what an earlier try has chosen; batches: %d", len(known))
-            return known, []
-        batches = asyncio.run(self._select(selection))
+        memory = self._memory(context)
+        asked = [
+            *(str(each) for each in (self.older_than, self.created_before, selection.limit, self.conn_id)),
+            *sorted(selection.statuses),
+        ]
+        note = memory.get(_CHOSEN) if memory else None
+        if note and self._goes_on(context, note, asked):
+            self.log.info("Going on with what an earlier try has chosen; batches: %d", len(note["batch_ids"]))
+            return note["batch_ids"], []
+        batches = asyncio.run(self._select(selection, self.requests_per_minute))
         chosen = [batch.id for batch in batches]
         self.log.info("Batches chosen: %d", len(chosen))
-        if memory:
-            memory.set(_CHOSEN, chosen)
+        if memory and remember:
+            memory.set(_CHOSEN, {"batch_ids": chosen, "asked": asked, "finished": False})
         return chosen, batches
 
-    def _memory(self, context: Context, selection: Selection) -> TaskMemory | None:
+    def _memory(self, context: Context) -> TaskMemory | None:
+        """Return where a choice is kept that would be another one once some batches are canceled or deleted."""
+        drifts = self.batch_ids is None and (self.limit is not None or self.statuses is not None)
         # Where there is no run, as in a test that calls `execute`, there is no retry to remember anything for.
-        return TaskMemory(context) if selection.drifts and context.get("dag_run") else None
+        return TaskMemory(context) if drifts and context.get("dag_run") else None
 
-    async def _select(self, selection: Selection) -> list[MessageBatch]:
-        async with PacedClient(self.hook.settings, self.requests_per_minute) as client:
-            return await Teardown(client, Tally(), self._say).select(selection)
+    def _goes_on(self, context: Context, note: dict[str, Any], asked: list[str]) -> bool:
+        """Return whether an earlier try's choice is this one's too."""
+        same: bool = note["asked"] == asked
+        if not is_retry(self, context):
+            return same and not note["finished"]
+        if not same:
+            raise InvalidArgumentError(
+                "older_than, created_before, statuses, limit, conn_id: they have changed since this task has chosen "
+                f"its batches, from {', '.join(note['asked'])} to {', '.join(asked)}. Nothing is touched. Clear the "
+                "task, and it chooses anew."
+            )
+        return True
+
+    def _finish_choice(self, context: Context) -> None:
+        if not (memory := self._memory(context)):
+            return
+        note = memory.get(_CHOSEN) if memory.expires else None
+        if note:
+            # Should the news of this success be lost, the retry chooses nothing more.
+            memory.set(_CHOSEN, {**note, "finished": True})
+        else:
+            memory.delete(_CHOSEN)
 
     def _tear_down(
         self,
@@ -256,12 +259,13 @@ class TeardownBatchesOperator(BaseOperator):
             keeper = asyncio.create_task(self._keep_records(context, folder, records))
             try:
                 await job.run(records, batches, patience)
+            except BaseException:
+                # A thread that still saves would be waited for.
+                self._stopped = True
+                raise
             finally:
                 keeper.cancel()
             self._fatal = job.fatal
-
-    def _say(self, line: str) -> None:
-        self.log.info("%s", line)
 
     def _leave(self, running: list[str], left: list[Record], tally: Tally) -> None:
         now = time.time()
@@ -291,8 +295,7 @@ class TeardownBatchesOperator(BaseOperator):
     def _conclude(self, context: Context, folder: Folder | None, left: list[Record], tally: Tally) -> dict[str, Any]:
         tally.failed = len(left)
         if not left:
-            if memory := self._memory(context, self._read_selection(run_start(context))):
-                memory.delete(_CHOSEN)
+            self._finish_choice(context)
             self.log.info("%s", tally)
             if tally.selected and tally.already_gone == tally.selected:
                 self.log.warning(
@@ -307,7 +310,8 @@ class TeardownBatchesOperator(BaseOperator):
         named = [f"{record.batch_id}: {record.error}" for record in left[:NAMED]]
         if len(left) > NAMED:
             named.append(f"and {len(left) - NAMED:,} more, in the full record")
-        text = "\n".join([f"{tally}. A retry does only what is left:", *named])
+        why = [str(self._fatal)] if self._fatal else []
+        text = "\n".join([*why, f"{tally}. A retry does only what is left:", *named])
         again = self._fatal.passing if self._fatal else any(record.transient for record in left)
         raise (AirflowException if again else AirflowFailException)(text)
 

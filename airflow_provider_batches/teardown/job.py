@@ -34,6 +34,8 @@ from airflow_provider_batches.teardown.selection import Selection
 SAVES = 4
 #: Pages are read where they save at least this many requests over asking for each batch.
 WORTH = 2
+#: Seconds after the list was read before a 404 to a batch that was not in it is believed.
+DOUBT = 7.0
 #: How often reading the list begins anew, where the batch that a page ended with is deleted meanwhile.
 RESTARTS = 3
 
@@ -116,7 +118,7 @@ class Teardown:
     ) -> None:
         self.client = client
         self.tally = tally
-        #: What ended the job for all batches, since no further call would be answered.
+        #: What ended the job for all batches.
         self.fatal: BatchesError | None = None
         self._say = say
         self._in_flight = in_flight
@@ -127,6 +129,7 @@ class Teardown:
         #: What is known of the batches, and whether a batch that is not in it was in no page of the whole list.
         self._seen: dict[str, MessageBatch] = {}
         self._seen_all = False
+        self._seen_at = 0.0
 
     async def select(self, selection: Selection) -> list[MessageBatch]:
         """Return the batches that a selection by age and state chooses, oldest first."""
@@ -152,14 +155,14 @@ class Teardown:
         pause = 0.5
         while True:
             todo = [record for record in todo if not record.done]
-            if running:
+            if running and not self._is_over:
                 await self._look(todo)
             await self._each("Deleting" if self._saver is None else "Saving and deleting", todo, self._finish)
             left = [record for record in todo if not record.done and not record.ended]
             if not left or self._is_over or asyncio.get_running_loop().time() + pause > until:
                 return
             await asyncio.sleep(pause)
-            pause, running = 2 * pause, left
+            todo, pause, running = left, 2 * pause, left
 
     @property
     def _is_over(self) -> bool:
@@ -201,7 +204,7 @@ class Teardown:
     async def _cancel(self, record: Record) -> None:
         if self._seen_all and record.batch_id not in self._seen:
             # Not in the list, so most likely gone; a cancel would be refused at greater length.
-            self._seen[record.batch_id] = await self.client.retrieve(record.batch_id)
+            self._seen[record.batch_id] = await self._unlisted(record.batch_id)
             if self._is_stopping(record):
                 return
         try:
@@ -211,13 +214,13 @@ class Teardown:
             raise
         self._seen[record.batch_id], record.error, record.runs_on = batch, None, False
         if batch.cancel_initiated_at is not None or not batch.ended:
+            self.tally.canceled += not record.canceled
             record.canceled, record.cancel_request_id = True, batch.request_id
-            self.tally.canceled += 1
 
     async def _finish(self, record: Record) -> None:
         batch = self._seen.get(record.batch_id)
         if batch is None:
-            batch = await (self.client.retrieve if self._seen_all else self.client.find)(record.batch_id)
+            batch = await (self._unlisted if self._seen_all else self.client.find)(record.batch_id)
         if not batch.ended:
             # Why it could not be canceled, if so, says more.
             record.error = record.error or f"It is {batch.processing_status} and has not ended yet."
@@ -253,19 +256,33 @@ class Teardown:
                 await self.client.retrieve(batch.id)
         if saved.fetched:
             await asyncio.to_thread(saver.check, batch.id, saved)
+        is_first = record.results is None
         record.results = {
             "path": saved.path,
             **{name: saved.record[name] for name in ("missing", "lines", "size", "sha256", "request_id")},
             "fetched": saved.fetched,
         }
-        if not saved.missing:
+        if is_first and not saved.missing:
             self.tally.saved += 1
             self.tally.bytes_saved += saved.size
 
+    async def _unlisted(self, batch_id: str) -> MessageBatch:
+        """Return a batch that was in no page of the list; one that is new may not have been there yet."""
+        await asyncio.sleep(self._seen_at + DOUBT - asyncio.get_running_loop().time())
+        return await self.client.retrieve(batch_id)
+
     async def _look(self, records: list[Record]) -> None:
-        """See how the batches are: by pages of the list as long as these are cheaper than asking for each."""
+        """See how the batches are; where the list cannot be read, the job is over."""
+        try:
+            await self._read(records)
+        except BatchesError as error:
+            self.fatal = error
+
+    async def _read(self, records: list[Record]) -> None:
+        """Look at the batches by pages of the list as long as these are cheaper than asking for each."""
         left = {record.batch_id for record in records}
         self._seen, self._seen_all = {}, False
+        self._seen_at = asyncio.get_running_loop().time()
         read = 0
         async with aclosing(self._pages()) as pages:
             while len(left) - read > WORTH:

@@ -117,6 +117,7 @@ class Folder:
 
     def read(self, name: str) -> bytes | None:
         """Return what a small file holds, None where there is none."""
+        self._fs.invalidate_cache(self._in(name))
         try:
             return b"".join(self.pieces(name))
         except FileNotFoundError:
@@ -160,16 +161,28 @@ class Folder:
         with self.writing(name) as file:
             file.write(data)
 
+    def create(self, name: str, data: bytes) -> None:
+        """Write a small file that is not there yet.
+
+        :raises FileExistsError: It is there, in a local folder. Not every store can tell: elsewhere it is replaced.
+        """
+        with self._open(self._in(name), "xb" if self._local else "wb") as file:
+            file.write(data)
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        self._fs.rm_file(self._in(name))
+
     def _in(self, name: str) -> str:
         return f"{str(self._path.path).rstrip('/')}/{name}"
 
-    def _open(self, path: str) -> BinaryIO:
+    def _open(self, path: str, mode: str = "wb") -> BinaryIO:
         try:
-            return self._fs.open(path, "wb", block_size=BLOCK)  # type: ignore[no-any-return]
+            return self._fs.open(path, mode, block_size=BLOCK)  # type: ignore[no-any-return]
         except FileNotFoundError:
             # Asked for only here: in a bucket there are no folders, and one would be made if its name is misspelled.
             self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            return self._fs.open(path, "wb", block_size=BLOCK)  # type: ignore[no-any-return]
+            return self._fs.open(path, mode, block_size=BLOCK)  # type: ignore[no-any-return]
 
     def _move(self, part: str, path: str) -> None:
         if not self._local:
@@ -231,7 +244,8 @@ class Saver:
     """Saves results to one folder.
 
     :param folder: Where to.
-    :param name: The file's name without its ending. None: the batch's ID.
+    :param name: The file's name without its ending. None: the batch's ID. Two batches may be given the same name by
+        mistake, so `{name}.json` says whose it is from before the first result is fetched.
     :param stopped: Says that the task has been told to stop.
     """
 
@@ -257,28 +271,32 @@ class Saver:
 
         :param batch: The batch, ended.
         :raises ResultsTruncatedError: They were cut short each time they were read.
+        :raises InvalidArgumentError: The file is another batch's.
         """
         saved = self.existing(batch.id)
         if saved:
             return saved
-        for read in range(1, READS + 1):
-            try:
-                return self._fetch(client, batch)
-            except (ResultsTruncatedError, APIConnectionError) as error:
-                if read == READS:
-                    raise
-                log.warning("%s Reading them again.", error)
-                self._sleep(pause(read, error))
+        with self._claim(batch):
+            for read in range(1, READS + 1):
+                try:
+                    return self._fetch(client, batch)
+                except (ResultsTruncatedError, APIConnectionError) as error:
+                    if read == READS:
+                        raise
+                    log.warning("%s Reading them again.", error)
+                    self._sleep(pause(read, error))
         raise AssertionError("unreachable")  # pragma: no cover
 
     def existing(self, batch_id: str) -> Saved | None:
-        """Return what an earlier task has saved, None where it is not there, or not whole."""
-        name = self.name(batch_id)
+        """Return what an earlier task has saved, None where it is not there, or not whole.
+
+        :raises InvalidArgumentError: The file is another batch's.
+        """
+        record = self._record(batch_id)
+        if record is None:
+            return None
         try:
-            record = json.loads(self.folder.read(f"{name}.json") or b"null")
-            if not isinstance(record, dict) or record["batch"]["id"] != batch_id:
-                return None
-            saved = self._saved(name, record, fetched=False)
+            saved = self._saved(self.name(batch_id), record, fetched=False)
             self.check(batch_id, saved)
         except (ValueError, KeyError, TypeError, SavedFileError) as error:
             log.warning("What is saved of batch %s is not whole (%s); fetching it again", batch_id, error)
@@ -305,6 +323,51 @@ class Saver:
         if digest.hexdigest() != saved.record["sha256"]:
             raise SavedFileError(f"{saved.path} has another SHA-256 than the results had when they were read.")
 
+    def _record(self, batch_id: str) -> dict[str, Any] | None:
+        """Return what `{name}.json` says of the batch, None where it is not there or cannot be read."""
+        name = self.name(batch_id)
+        try:
+            record: dict[str, Any] = json.loads(self.folder.read(f"{name}.json") or b"{}")
+            owner = record["batch"]["id"] if record else None
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("The record of batch %s cannot be read (%s: %s)", batch_id, type(error).__name__, error)
+            return None
+        if owner == batch_id:
+            return record
+        if owner is not None and self._name is not None:
+            raise InvalidArgumentError(
+                f"path: got {self.folder.uri(name)}.jsonl, which is the file of batch {owner}; batch {batch_id} would "
+                "replace it. Give a folder, or put the batch's ID or {{ ti.map_index }} into the file's name. Where "
+                f"the file is not needed any more, remove it and {name}.json beside it."
+            )
+        return None
+
+    @contextmanager
+    def _claim(self, batch: MessageBatch) -> Iterator[None]:
+        """Say whose a chosen name is while results are fetched: two tasks that run at once meet here."""
+        if self._name is None or self._record(batch.id):
+            yield
+            return
+        file = f"{self._name}.json"
+        claim = json.dumps({"batch": batch.snapshot(), "size": None, "sha256": None, "missing": None}).encode()
+        try:
+            self.folder.create(file, claim)
+        except FileExistsError:
+            if self._record(batch.id) is None:
+                self.folder.write(file, claim)
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):
+                if self.folder.read(file) == claim:
+                    self.folder.remove(file)
+            raise
+
+    def _still_own(self, batch_id: str) -> None:
+        # Where several create a file and all succeed, the last one has it.
+        if self._name is not None:
+            self._record(batch_id)
+
     def _fetch(self, client: BatchesClient, batch: MessageBatch) -> Saved:
         name = self.name(batch.id)
         found: dict[str, Any] = {"lines": None, "size": None, "sha256": None, "request_id": None}
@@ -320,6 +383,7 @@ class Saver:
                     digest.add(chunk)
                 found["sha256"] = digest.end()
                 found |= {"lines": results.lines, "size": digest.size, "request_id": results.request_id}
+                self._still_own(batch.id)
         except ResultsUnavailableError:
             missing = "archived"
         except APIStatusError as error:
@@ -334,6 +398,7 @@ class Saver:
             **found,
             "saved_at": datetime.now(timezone.utc).isoformat(),
         }
+        self._still_own(batch.id)
         self.folder.write(f"{name}.json", json.dumps(record, indent=2).encode() + b"\n")
         return self._saved(name, record)
 
@@ -358,6 +423,11 @@ def check_uri(name: str, uri: object, *, rendered: bool = True) -> str:
     :raises InvalidArgumentError: It is no URI and no absolute path, or leads somewhere else than it seems to.
     """
     text = str(uri).strip()
+    if _is_relative(text, rendered):
+        raise InvalidArgumentError(
+            f"{name}: got {shown(uri)}, which leads to wherever the worker was started; it must be absolute: "
+            "file:///data/results has three slashes."
+        )
     if not rendered and (is_template(uri) or is_template(text)):
         return text
     if text in ("", "None") or not ("://" in text or text.startswith("/")):
@@ -372,3 +442,12 @@ def check_uri(name: str, uri: object, *, rendered: bool = True) -> str:
             "that cannot be printed."
         )
     return text
+
+
+def _is_relative(text: str, rendered: bool) -> bool:
+    scheme, _, place = text.partition("://")
+    conn, slash, path = place.partition("/")
+    if scheme.lower() not in ("file", "local") or (not rendered and is_template(conn)):
+        return False
+    # ObjectStoragePath takes four slashes for a path that is relative, too.
+    return bool(conn.rpartition("@")[2]) or not slash or path.startswith("/")

@@ -33,11 +33,6 @@ class Selection:
     statuses: frozenset[str] = frozenset(STATUSES)
     limit: int | None = None
 
-    @property
-    def drifts(self) -> bool:
-        """Whether the same question later, once some batches are canceled or deleted, has another answer."""
-        return self.batch_ids is None and (self.limit is not None or self.statuses != frozenset(STATUSES))
-
     def takes(self, batch: MessageBatch) -> bool:
         """Whether a batch is old enough and in one of the states."""
         old = self.before is None or batch.created_at < self.before

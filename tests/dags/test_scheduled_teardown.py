@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batches._compat import AirflowFailException
 from airflow_provider_batches.emulator import Emulator
 
 DAY = 24 * 3600
@@ -49,6 +50,38 @@ def test_a_run_by_hand_only_reports(run: Callable[..., Any], batches_emulator: E
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("variable", [None, ""])
+def test_a_run_that_deletes_fails_without_the_variable_before_it_touches_anything(
+    run: Callable[..., Any], batches_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    set_variable(monkeypatch, variable)
+    old = batches_emulator.add_batch(5, age_seconds=8 * DAY)
+
+    ended = run("scheduled_teardown", dry_run=False)
+
+    assert ended.state == "failed"
+    assert batches_emulator.count() == 0
+    assert batches_emulator.ids() == [old]
+
+
+@pytest.mark.parametrize("variable", [None, ""])
+def test_a_dry_run_needs_no_variable(
+    run: Callable[..., Any], batches_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    set_variable(monkeypatch, variable)
+    old = batches_emulator.add_batch(5, age_seconds=8 * DAY)
+
+    assert run("scheduled_teardown").xcom("teardown")["selected"] == 1
+    assert batches_emulator.ids() == [old]
+
+
+def set_variable(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    if value is None:
+        monkeypatch.delenv("AIRFLOW_VAR_BATCH_RESULTS_FOLDER")
+    else:
+        monkeypatch.setenv("AIRFLOW_VAR_BATCH_RESULTS_FOLDER", value)
+
+
 @pytest.mark.parametrize(
     ("run_type", "variables", "dry_run", "only_reports"),
     [
@@ -76,6 +109,22 @@ def test_only_a_scheduled_run_that_knows_where_to_save_deletes_unasked(
     task.render_template_fields(context)
 
     assert task.only_report == only_reports
+    # What only reports gets a folder that nothing can be saved to.
+    otherwise = "file:///dev/null" if only_reports == "True" else "unset: "
+    assert task.save_results_to.startswith(variables.get("batch_results_folder") or otherwise)
+
+
+def test_a_run_that_deletes_says_which_variable_is_missing(example: Callable[[str], Any]) -> None:
+    task = example("scheduled_teardown").get_task("teardown")
+    run = SimpleNamespace(run_type="manual")
+    params = {"dry_run": False, "older_than_days": 7}
+    task.render_template_fields({"params": params, "dag_run": run, "var": {"value": {}}})
+
+    with pytest.raises(AirflowFailException) as caught:
+        task.execute({})
+
+    says = "save_results_to: got 'unset: say in the Variable batch_results_folder where to save results'; it must be a"
+    assert str(caught.value).startswith(says)
 
 
 def test_one_run_at_a_time_and_none_for_the_past(example: Callable[[str], Any]) -> None:

@@ -367,6 +367,14 @@ def test_a_wait_for_no_id_sends_nothing(api: Emulator) -> None:
     assert api.count() == 0
 
 
+@pytest.mark.parametrize("field", ["poll_interval", "timeout"])
+@pytest.mark.parametrize("wrong", [0, -1, "60", None])
+def test_a_wait_of_no_duration_sends_nothing(field: str, wrong: Any, api: Emulator) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"{field}: got {wrong!r}; it must be a timedelta or a number"):
+        BatchesHook().wait_for_batch("msgbatch_1", **{field: wrong})
+    assert api.count() == 0
+
+
 def test_an_outage_of_501_answers_does_not_end_a_wait(api: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1_000_000.0]
     pauses: list[float] = []

@@ -240,6 +240,20 @@ def test_only_a_retry_takes_a_missing_batch_for_its_own_work(
     assert run(DeleteBatchOperator, batch_id="msgbatch_1", retries=2, ti=ti).state == state
 
 
+@pytest.mark.parametrize(("operator", "status"), [(CancelBatchOperator, "in_progress"), (DeleteBatchOperator, "ended")])
+def test_a_404_to_one_call_alone_is_no_success(
+    operator: Any, status: str, api: Emulator, run: Any, task_instance: Any
+) -> None:
+    batch_id = api.add_batch(status=status)
+    api.fault(Fault("cancel", status=404, times=None))
+    api.fault(Fault("delete", status=404, times=None))
+
+    done = run(operator, batch_id=batch_id, ignore_if_missing=True, retries=2, ti=task_instance("task", 2, 2))
+
+    assert (done.state, done.value) == ("failed", None)
+    assert "the API knows the batch, but answers 404" in done.text
+
+
 WAYS: dict[str, dict[str, Any]] = {"worker": {"deferrable": False}, "triggerer": {"deferrable": True}}
 
 

@@ -76,6 +76,15 @@ async def test_a_batch_that_is_gone_is_one_event(api: Emulator) -> None:
     assert api.count("retrieve") == 4
 
 
+async def test_a_ca_file_without_certificates_is_refused_with_the_field_to_check(
+    connect: Callable[..., str],
+) -> None:
+    conn_id = connect("no_ca", host="https://127.0.0.1:1", extra={"verify": __file__})
+    (event,) = await _events(_trigger("msgbatch_1", conn_id=conn_id))
+    assert event["status"] == "refused"
+    assert "verify" in event["message"]
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refused_key_is_one_event_at_once(status: int, api: Emulator) -> None:
     api.fault(Fault(status=status, times=None))

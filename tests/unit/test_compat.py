@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from airflow import __version__ as installed
 
 import airflow_provider_batches
 from airflow_provider_batches import _compat
+from airflow_provider_batches._compat import TaskMemory
 
 PACKAGE = Path(airflow_provider_batches.__file__).parent
 
@@ -57,3 +60,51 @@ def test_no_import_that_airflow_calls_deprecated(recwarn: pytest.WarningsRecorde
 
     importlib.reload(_compat)
     assert [str(warning.message) for warning in recwarn if "airflow" in str(warning.message).lower()] == []
+
+
+def memory(dag_id: str = "dag", run_id: str = "run", task_id: str = "task", map_index: int = -1) -> TaskMemory:
+    return TaskMemory(
+        {"ti": SimpleNamespace(dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=map_index)},
+    )
+
+
+class TestWhatATaskRemembersInAVariable:
+    @pytest.fixture(autouse=True)
+    def variables(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """The Variables of an Airflow on PostgreSQL, which refuses what its column has no room for."""
+        kept: dict[str, Any] = {}
+
+        def put(key: str, value: Any, serialize_json: bool) -> None:
+            assert len(key) <= 250
+            kept[key] = value
+
+        variable = SimpleNamespace(
+            get=lambda key, default, deserialize_json: kept.get(key, default), set=put, delete=kept.pop
+        )
+        monkeypatch.setattr(_compat, "Variable", variable)
+        return kept
+
+    @pytest.mark.parametrize("length", [1, 237])
+    def test_a_name_that_fits_is_left_as_it_is(self, variables: dict[str, Any], length: int) -> None:
+        memory("d" * (length - 1) + "g", "r", "t", 7).set("k" * 6, 1)
+
+        assert list(variables) == ["d" * (length - 1) + "g.r.t.7.kkkkkk"]
+
+    def test_ids_of_any_length_are_remembered_and_forgotten(self, variables: dict[str, Any]) -> None:
+        for length in (60, 80, 100, 250):
+            made = [memory("d" * length, "r" * length, "t" * length, index) for index in (-1, 1000)]
+            for number, each in enumerate(made):
+                each.set("chosen", [number])
+            assert [each.get("chosen") for each in made] == [[0], [1]]
+            for each in made:
+                each.delete("chosen")
+            assert variables == {}
+
+    def test_names_that_are_cut_are_no_other_task_s(self, variables: dict[str, Any]) -> None:
+        long = "x" * 250
+        for ids in ((long, long + "1"), (long, long + "2"), (long + ".a", long), (long, "a." + long)):
+            memory(*ids).set("chosen", 1)
+        memory(long, long).set("other", 1)
+
+        assert len(variables) == 5
+        assert {name.rpartition(".")[2] for name in variables} == {"chosen", "other"}

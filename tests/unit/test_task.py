@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import copy
 import time
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from airflow_provider_batches._compat import AirflowException, AirflowFailException
-from airflow_provider_batches._task import BACKSTOP, BatchTask, airflow_errors, check_seconds
+from airflow_provider_batches._task import BACKSTOP, BatchTask, airflow_errors
 from airflow_provider_batches.api import (
     AccessDeniedError,
     APIConnectionError,
@@ -48,17 +47,6 @@ def test_an_error_fails_the_task_without_retries_where_these_are_no_use(
 def test_other_errors_pass_as_they_are() -> None:
     with pytest.raises(ZeroDivisionError), airflow_errors():
         raise ZeroDivisionError
-
-
-@pytest.mark.parametrize(("value", "seconds"), [(1, 1.0), (0.5, 0.5), (timedelta(minutes=2), 120.0), (1e6, 1e6)])
-def test_a_duration_is_seconds_or_a_timedelta(value: Any, seconds: float) -> None:
-    assert check_seconds("timeout", value) == seconds
-
-
-@pytest.mark.parametrize("value", [0, -1, "60", None, True, float("nan"), float("inf"), timedelta(0), [60]])
-def test_anything_else_is_no_duration(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^timeout: got .*; it must be a timedelta or a number of seconds above 0\.$"):
-        check_seconds("timeout", value)
 
 
 def test_the_hook_is_that_of_the_rendered_connection() -> None:

@@ -154,7 +154,7 @@ class Kind:
 
 
 ERRORS: dict[type[BatchesError], Kind] = {
-    APIStatusError: Kind("any other refusal", "", False),
+    APIStatusError: Kind("any other refusal, and a 404 to one call where a look finds the batch", "", False),
     AccessDeniedError: Kind("401, 403", "Check the API key in the connection's password", False),
     SpendLimitError: Kind("402, or a 429 for a spend limit", "It goes on until somebody raises the limit", False),
     NotFoundError: Kind("404", "Check first that the key belongs to the batch's workspace", False),

@@ -24,6 +24,7 @@ def make_brisk(monkeypatch: pytest.MonkeyPatch) -> None:
         ("api.pacing", "FIRST_GAP", 0.001),
         ("api.pacing", "LAST_GAP", 0.01),
         ("api.pacing", "OUTAGE_PAUSE", 0.01),
+        ("teardown.job", "DOUBT", 0.01),
         ("teardown.saving", "pause", lambda *_: 0.0),
         ("triggers.batches", "FIRST_LOOK", 0.02),
         ("operators.teardown", "WORKER_SECONDS", 0.0),

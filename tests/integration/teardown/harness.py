@@ -59,6 +59,8 @@ class Task:
         self._kwargs = kwargs
         self.store = StateStore()
         self.tries = 0
+        #: How many tries there were when a person cleared the task.
+        self.cleared = 0
         self.deferrals: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         self.started = datetime.now(timezone.utc)
@@ -97,6 +99,7 @@ class Task:
             task_id="teardown",
             map_index=-1,
             try_number=self.tries,
+            max_tries=self.cleared + self._kwargs.get("retries", 0),
             xcom_push=lambda **_: None,
         )
         run = SimpleNamespace(start_date=self.started, run_type="scheduled")

@@ -2,20 +2,25 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from threading import Timer
+from time import sleep
 from typing import Any
 
 import pytest
 
-from airflow_provider_batches._compat import AirflowException, AirflowFailException
+from airflow_provider_batches._compat import AirflowException, AirflowFailException, AirflowTaskTimeout
 from airflow_provider_batches.emulator import Behavior, Emulator, Fault
+from airflow_provider_batches.teardown.saving import Digest
 from tests.integration.teardown.harness import Task, assert_whole, expected_results
 
 HOUR = 3600
 DAY = 24 * HOUR
 MakeTask = Callable[..., Task]
+PAGE = json.dumps({"data": [], "has_more": False, "first_id": None, "last_id": None})
 
 
 def saved_in(folder: Path) -> set[str]:
@@ -122,7 +127,69 @@ class TestTheSelectionSurvives:
         made.run()
 
         assert api.ids() == batch_ids[:1:-1]
-        assert made.store.values == {}
+
+    def test_a_success_that_airflow_never_heard_of_is_tried_again_and_takes_no_further_batches(
+        self, api: Emulator, task: MakeTask
+    ) -> None:
+        batch_ids = [api.add_batch(age_seconds=(9 - number) * HOUR) for number in range(4)]
+        made = task(older_than=timedelta(hours=1), limit=2)
+        made.run()
+
+        assert made.run()["already_gone"] == 2
+        assert api.ids() == batch_ids[:1:-1]
+
+    def test_a_person_who_clears_a_task_that_was_done_has_it_choose_anew(self, api: Emulator, task: MakeTask) -> None:
+        for number in range(4):
+            api.add_batch(age_seconds=(9 - number) * HOUR)
+        made = task(older_than=timedelta(hours=1), limit=2)
+        made.run()
+        made.cleared = made.tries
+
+        assert made.run()["deleted"] == 2
+        assert api.ids() == []
+
+    def test_a_person_who_clears_a_task_that_failed_has_it_go_on(self, api: Emulator, task: MakeTask) -> None:
+        batch_ids = [api.add_batch(age_seconds=(9 - number) * HOUR) for number in range(4)]
+        api.fault(Fault("delete", batch_id=batch_ids[1], status=400, times=None))
+        made = task(older_than=timedelta(hours=1), limit=2)
+        with pytest.raises(AirflowException):
+            made.run()
+        api.clear_faults()
+        made.cleared = made.tries
+
+        made.run()
+
+        assert api.ids() == batch_ids[:1:-1]
+
+    def test_arguments_that_were_corrected_are_not_passed_over(self, api: Emulator, task: MakeTask) -> None:
+        old, young = (api.add_batch(age_seconds=days * DAY) for days in (9, 2))
+        api.fault(Fault("delete", status=400, times=None))
+        made = task(older_than="1 day", limit=5)
+        with pytest.raises(AirflowException):
+            made.run()
+        api.clear_faults()
+        made._kwargs["older_than"] = "7 days"
+
+        with pytest.raises(AirflowFailException, match="they have changed since this task has chosen its batches"):
+            made.run()
+        assert set(api.ids()) == {old, young}
+
+        made.cleared = made.tries
+        assert made.run()["deleted"] == 1
+        assert api.ids() == [young]
+
+    def test_a_dry_run_reports_what_a_failed_task_would_go_on_with(self, api: Emulator, task: MakeTask) -> None:
+        for number in range(4):
+            api.add_batch(age_seconds=(9 - number) * HOUR)
+        api.fault(Fault("delete", status=400, times=None))
+        made = task(older_than=timedelta(hours=1), limit=2)
+        with pytest.raises(AirflowException):
+            made.run()
+        made._kwargs["dry_run"] = True
+        api.clear_requests()
+
+        assert made.run()["selected"] == 2
+        assert api.count() == 0
 
     def test_a_retry_by_state_goes_on_with_what_it_has_canceled(self, api: Emulator, task: MakeTask) -> None:
         batch_id = api.add_batch(status="in_progress", age_seconds=HOUR)
@@ -155,7 +222,7 @@ class TestTheSelectionSurvives:
 
         made.run()
 
-        assert seen == [0]
+        assert seen[0] == 0
 
 
 class TestWaiting:
@@ -392,6 +459,7 @@ class TestFailing:
             task(batch_ids=batch_ids, max_in_flight=4).run()
 
         assert api.count("cancel") <= 8
+        assert api.count("list") == 1
 
     def test_a_cancel_that_fails_is_left_to_a_retry_and_not_to_a_wait_that_costs_money(
         self, api: Emulator, task: MakeTask
@@ -433,6 +501,27 @@ class TestFailing:
         with pytest.raises(AirflowException, match="Could not list batches"):
             task(older_than="PT1H").run()
 
+    def test_a_list_that_is_refused_later_names_each_batch_and_keeps_what_was_done(
+        self, api: Emulator, task: MakeTask, folder: Path
+    ) -> None:
+        batch_ids = [api.add_batch(status="in_progress", age_seconds=2 * HOUR) for _ in range(3)]
+        api.fault(Fault("list", status=401, times=None, after=1))
+
+        with pytest.raises(AirflowFailException, match=f"(?s)Could not list batches.*401.*{batch_ids[0]}"):
+            task(older_than="PT1H", save_results_to=str(folder)).run()
+
+        record = b"".join(path.read_bytes() for path in folder.glob("_teardown/*.jsonl"))
+        lines = [json.loads(line) for line in record.splitlines()]
+        assert {line["batch_id"] for line in lines if line["cancel_request_id"]} == set(batch_ids)
+
+    def test_what_fails_again_is_counted_once(self, api: Emulator, task: MakeTask, folder: Path) -> None:
+        stuck = api.add_batch(3, age_seconds=2 * HOUR)
+        slow = api.add_batch(3, age_seconds=2 * HOUR, status="in_progress", cancel_seconds=1)
+        api.fault(Fault("delete", batch_id=stuck, status=400, times=None))
+
+        with pytest.raises(AirflowException, match="Batches selected: 2; 1 canceled, 2 ended, 2 saved, 1 deleted"):
+            task(batch_ids=[stuck, slow], save_results_to=str(folder)).run()
+
 
 class TestOthersMeanwhile:
     def test_unknown_batches_are_gone_already(self, api: Emulator, task: MakeTask) -> None:
@@ -460,8 +549,18 @@ class TestOthersMeanwhile:
 
     def test_a_batch_that_the_list_leaves_out_is_asked_for(self, api: Emulator, task: MakeTask) -> None:
         batch_ids = [api.add_batch(status="ended") for _ in range(5)]
-        empty = json.dumps({"data": [], "has_more": False, "first_id": None, "last_id": None})
-        api.fault(Fault("list", body=empty, times=None))
+        api.fault(Fault("list", body=PAGE, times=None))
+
+        assert task(batch_ids=batch_ids).run()["deleted"] == 5
+
+    def test_batches_that_are_too_new_for_the_list_are_not_taken_for_gone(
+        self, api: Emulator, task: MakeTask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_batches.teardown.job.DOUBT", 0.5)
+        batch_ids = [api.add_batch(status="in_progress") for _ in range(5)]
+        api.fault(Fault("list", body=PAGE, times=None))
+        api.fault(Fault("retrieve", status=404, times=None))
+        Timer(0.2, api.clear_faults).start()
 
         assert task(batch_ids=batch_ids).run()["deleted"] == 5
 
@@ -472,6 +571,20 @@ class TestOthersMeanwhile:
         summary = task(older_than="PT1H").run()
 
         assert (summary["already_gone"], summary["deleted"]) == (1, 2)
+
+    @pytest.mark.parametrize(
+        ("endpoint", "status"), [("cancel", "in_progress"), ("results", "ended"), ("delete", "ended")]
+    )
+    def test_a_batch_that_one_call_alone_does_not_find_is_not_gone(
+        self, api: Emulator, task: MakeTask, folder: Path, endpoint: str, status: str
+    ) -> None:
+        batch_id = api.add_batch(3, status=status)
+        api.fault(Fault(endpoint, status=404, times=None))
+
+        with pytest.raises(AirflowException, match="the API knows the batch, but answers 404"):
+            task(batch_ids=[batch_id], save_results_to=str(folder), timeout=0.1).run()
+
+        assert api.ids() == [batch_id]
 
     @pytest.mark.parametrize("behavior", list(Behavior.variants()), ids=str)
     def test_whatever_the_api_does_where_nobody_knows(
@@ -578,6 +691,35 @@ class TestBeingKilled:
             task(batch_ids=[batch_id], save_results_to=str(folder)).run()
 
         assert [path for path in folder.iterdir() if path.is_file()] == []
+        assert api.ids() == [batch_id]
+
+    def test_a_task_whose_time_is_over_does_not_wait_for_a_file_to_be_whole(
+        self, api: Emulator, task: MakeTask, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        batch_id = api.add_batch(2000, age_seconds=2 * HOUR, result_bytes=5_000_000)
+        seen: list[int] = []
+        add = Digest.add
+
+        def slow(self: Digest, chunk: bytes) -> None:
+            seen.append(len(chunk))
+            sleep(0.1)
+            add(self, chunk)
+
+        monkeypatch.setattr(Digest, "add", slow)
+
+        def over(number: int, frame: Any) -> None:
+            raise AirflowTaskTimeout("over")
+
+        handler = signal.signal(signal.SIGALRM, over)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        try:
+            with pytest.raises(AirflowTaskTimeout):
+                task(batch_ids=[batch_id], save_results_to=str(folder)).run()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
+
+        assert 0 < sum(seen) < 5_000_000
         assert api.ids() == [batch_id]
 
 

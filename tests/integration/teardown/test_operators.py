@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from airflow_provider_batches.emulator import Emulator, Fault
 from airflow_provider_batches.operators.batches import ListBatchesOperator
 from airflow_provider_batches.operators.results import SaveBatchResultsOperator
 from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
-from tests.integration.teardown.harness import Task, assert_whole, expected_results
+from airflow_provider_batches.teardown.saving import Folder, Saver
+from tests.integration.teardown.harness import KilledError, Task, assert_whole, expected_results, kills
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -53,6 +56,15 @@ class TestSaveBatchResults:
 
         assert save(batch_id, path=f"{folder}/mine.jsonl")["path"] == f"{folder}/mine.jsonl"
         assert {path.name for path in folder.iterdir()} == {"mine.jsonl", "mine.json"}
+
+    @pytest.mark.parametrize("root", ["/", "file:///"])
+    def test_a_file_in_the_root_of_the_disk_can_be_named(
+        self, save: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, root: str
+    ) -> None:
+        monkeypatch.setattr(Saver, "existing", lambda saver, batch_id: pytest.fail(saver.folder.uri("mine.jsonl")))
+
+        with pytest.raises(pytest.fail.Exception, match=f"^{root}mine.jsonl$"):
+            save("a", path=f"{root}mine.jsonl")
 
     def test_a_second_time_nothing_is_fetched(self, api: Emulator, save: Callable[..., Any]) -> None:
         batch_id = api.add_batch(10, age_seconds=2 * HOUR)
@@ -122,6 +134,7 @@ class TestSaveBatchResults:
             ({"path": "results"}, "path: got 'results'; it must be a URI"),
             ({"path": ""}, "path: got ''"),
             ({"path": None}, "path: got None"),
+            ({"path": "file://data/all.jsonl"}, "path: got 'file://data/all.jsonl'.*three slashes"),
             ({"on_missing_results": "maybe"}, "on_missing_results: got 'maybe'; it must be one of fail, skip, ignore"),
         ],
     )
@@ -132,6 +145,174 @@ class TestSaveBatchResults:
     def test_a_template_is_checked_when_it_is_rendered(self, api: Emulator, save: Callable[..., Any]) -> None:
         with pytest.raises(AirflowFailException, match="path: got 'None'"):
             save("a", path="{{ params.get('x') }}")
+
+
+class TestOneFileForTwoBatches:
+    """A task that is mapped over batches, with one file name for all."""
+
+    @pytest.fixture
+    def two(self, api: Emulator) -> list[str]:
+        return [api.add_batch(3, age_seconds=2 * HOUR) for _ in range(2)]
+
+    @pytest.fixture
+    def save_one(self, save: Callable[..., Any], folder: Path) -> Callable[[str], Any]:
+        return lambda batch_id: save(batch_id, path=f"{folder}/all.jsonl")
+
+    def test_the_second_fails_for_good_and_fetches_nothing(
+        self, api: Emulator, two: list[str], save_one: Callable[[str], Any], folder: Path
+    ) -> None:
+        data = expected_results(api, two[0])
+        save_one(two[0])
+        api.clear_requests()
+
+        with pytest.raises(AirflowFailException) as caught:
+            save_one(two[1])
+
+        says = f"path: got {folder}/all.jsonl, which is the file of batch {two[0]}; batch {two[1]} would replace it."
+        assert says in str(caught.value)
+        assert "Give a folder, or put the batch's ID or {{ ti.map_index }} into the file's name." in str(caught.value)
+        assert (folder / "all.jsonl").read_bytes() == data
+        assert api.count() == 0
+        assert save_one(two[0])["path"] == f"{folder}/all.jsonl"
+
+    def test_the_second_fails_while_the_first_still_fetches(
+        self,
+        api: Emulator,
+        two: list[str],
+        save_one: Callable[[str], Any],
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        data = expected_results(api, two[0])
+        fetch = Saver._fetch
+
+        def with_another_meanwhile(saver: Saver, client: Any, batch: Any) -> Any:
+            assert batch.id == two[0]
+            with pytest.raises(AirflowFailException, match=f"the file of batch {two[0]}"):
+                save_one(two[1])
+            return fetch(saver, client, batch)
+
+        monkeypatch.setattr(Saver, "_fetch", with_another_meanwhile)
+
+        save_one(two[0])
+
+        assert (folder / "all.jsonl").read_bytes() == data
+
+    def test_of_two_that_both_found_the_name_free_one_fails(
+        self,
+        api: Emulator,
+        two: list[str],
+        save_one: Callable[[str], Any],
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        claim = Saver._claim
+
+        def after_another(saver: Saver, batch: Any) -> Any:
+            monkeypatch.setattr(Saver, "_claim", claim)
+            save_one(two[1])
+            # What this task has read of the record before.
+            known = saver._record
+            monkeypatch.setattr(saver, "_record", lambda _: monkeypatch.setattr(saver, "_record", known))
+            return claim(saver, batch)
+
+        monkeypatch.setattr(Saver, "_claim", after_another)
+
+        with pytest.raises(AirflowFailException, match=f"the file of batch {two[1]}; batch {two[0]} would"):
+            save_one(two[0])
+
+        assert (folder / "all.jsonl").read_bytes() == expected_results(api, two[1])
+
+    def test_where_one_takes_the_name_from_another_the_other_replaces_nothing(
+        self,
+        api: Emulator,
+        two: list[str],
+        save_one: Callable[[str], Any],
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        fetch = Saver._fetch
+
+        def after_another(saver: Saver, client: Any, batch: Any) -> Any:
+            # As where a store does not say that there is a file already.
+            (folder / "all.json").unlink()
+            monkeypatch.setattr(Saver, "_fetch", fetch)
+            save_one(two[1])
+            return fetch(saver, client, batch)
+
+        monkeypatch.setattr(Saver, "_fetch", after_another)
+
+        with pytest.raises(AirflowFailException, match=f"the file of batch {two[1]}; batch {two[0]} would"):
+            save_one(two[0])
+
+        assert (folder / "all.jsonl").read_bytes() == expected_results(api, two[1])
+        assert json.loads((folder / "all.json").read_text())["batch"]["id"] == two[1]
+        assert not list(folder.glob(".*"))
+
+    def test_a_fetch_that_fails_gives_the_name_back(
+        self, api: Emulator, two: list[str], save_one: Callable[[str], Any], folder: Path
+    ) -> None:
+        api.fault(Fault("results", status=403))
+        with pytest.raises(AirflowFailException, match="403"):
+            save_one(two[0])
+        assert list(folder.iterdir()) == []
+
+        assert save_one(two[1])["lines"] == 3
+
+    def test_after_a_kill_at_any_moment_the_same_batch_goes_on_and_another_gets_no_half_of_it(
+        self,
+        api: Emulator,
+        two: list[str],
+        save_one: Callable[[str], Any],
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        data = expected_results(api, two[0])
+        # A killed worker gives nothing back.
+        monkeypatch.setattr(Folder, "remove", lambda *_: None)
+        for at in range(100):
+            for path in folder.glob("*"):
+                path.unlink()
+            with kills(monkeypatch, at) as moments, suppress(KilledError):
+                save_one(two[0])
+            with suppress(AirflowFailException):
+                assert save_one(two[1])["batch_id"] == two[1]
+                assert not (folder / "all.json").read_text().count(two[0])
+                continue
+            assert save_one(two[0])["lines"] == 3
+            assert (folder / "all.jsonl").read_bytes() == data
+            if len(moments) <= at:
+                break
+        assert 10 < at < 99
+
+    @pytest.mark.parametrize("record", [None, "", "{", "null", "[1]", "{}", '{"batch": 1}'])
+    def test_results_whose_record_cannot_be_read_are_nobodys(
+        self, two: list[str], save_one: Callable[[str], Any], folder: Path, record: str | None
+    ) -> None:
+        folder.mkdir()
+        (folder / "all.jsonl").write_text("half")
+        if record is not None:
+            (folder / "all.json").write_text(record)
+
+        assert save_one(two[0])["lines"] == 3
+        assert json.loads((folder / "all.json").read_text())["batch"]["id"] == two[0]
+
+    def test_a_record_alone_is_not_a_saved_batch(
+        self, api: Emulator, save_one: Callable[[str], Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        empty = api.add_batch(1, age_seconds=2 * HOUR)
+        seen: list[Any] = []
+        fetch = Saver._fetch
+
+        def look(saver: Saver, client: Any, batch: Any) -> Any:
+            (folder / "all.jsonl").touch()
+            seen.append(saver.existing(empty))
+            return fetch(saver, client, batch)
+
+        monkeypatch.setattr(Saver, "_fetch", look)
+        save_one(empty)
+
+        assert seen == [None]
 
 
 class TestListBatches:
@@ -148,12 +329,51 @@ class TestListBatches:
 
         assert Task(ListBatchesOperator, created_before=now, statuses=["in_progress"]).run() == [running]
 
+    def test_a_page_that_cannot_be_gone_on_from_is_read_again(self, api: Emulator) -> None:
+        ids = {api.add_batch(1, age_seconds=2 * HOUR) for _ in range(1100)}
+        api.fault(Fault("list", status=404, after=1))
+
+        assert set(Task(ListBatchesOperator, older_than="PT1H").run()) == ids
+
     def test_everything_by_omission_is_refused(self) -> None:
         with pytest.raises(ValueError, match="would choose every batch"):
             ListBatchesOperator(task_id="t", limit=5)
 
 
+class TestAnArgumentThatBecomesNone:
+    """As by a native template, or the output of a task that has returned nothing."""
+
+    @pytest.mark.parametrize("operator", [TeardownBatchesOperator, ListBatchesOperator])
+    @pytest.mark.parametrize("name", ["older_than", "created_before", "statuses", "limit"])
+    def test_does_not_widen_the_choice(self, api: Emulator, operator: Any, name: str) -> None:
+        batch_id = api.add_batch(age_seconds=2 * HOUR)
+        others = {} if name in ("older_than", "created_before") else {"older_than": "PT1H"}
+        task = operator(task_id="t", **others, **{name: "{{ x }}"})
+        setattr(task, name, None)
+
+        with pytest.raises(AirflowFailException, match=f"{name}: got None from its template"):
+            task.execute({"ti": None})
+
+        assert api.ids() == [batch_id]
+
+    @pytest.mark.parametrize("resumed", [False, True])
+    def test_does_not_delete_results_unsaved(self, api: Emulator, resumed: bool) -> None:
+        batch_id = api.add_batch(age_seconds=2 * HOUR)
+        task = TeardownBatchesOperator(task_id="t", batch_ids=[batch_id], save_results_to="{{ x }}")
+        task.save_results_to = None
+        left = {"event": {"message": ""}, "left": [{"batch_id": batch_id}], "tally": {"selected": 1}}
+        work: Any = partial(task.execute_complete, **left) if resumed else task.execute
+
+        with pytest.raises(AirflowFailException, match="save_results_to: got None from its template"):
+            work({"ti": None})
+
+        assert api.ids() == [batch_id]
+
+
 class TestTeardownArguments:
+    def test_a_ceiling_may_be_a_text(self) -> None:
+        assert TeardownBatchesOperator(task_id="t", batch_ids=[], requests_per_minute="50").requests_per_minute == 50  # type: ignore[arg-type]
+
     @pytest.mark.parametrize(
         ("fields", "says"),
         [
@@ -161,8 +381,13 @@ class TestTeardownArguments:
             ({"limit": 5}, "would choose every batch"),
             ({"batch_ids": ["a"], "save_results_to": "results"}, "save_results_to: got 'results'"),
             ({"batch_ids": ["a"], "save_results_to": ""}, "save_results_to: got ''"),
+            (
+                {"batch_ids": ["a"], "save_results_to": "file://data"},
+                "save_results_to: got 'file://data'.*three slashes",
+            ),
             ({"batch_ids": ["a"], "dry_run": "maybe"}, "dry_run: got 'maybe'; it must be True or False"),
             ({"batch_ids": ["a"], "requests_per_minute": 0}, "requests_per_minute: got 0"),
+            ({"batch_ids": ["a"], "requests_per_minute": "many"}, "requests_per_minute: got 'many'"),
             ({"batch_ids": ["a"], "max_in_flight": 0}, "max_in_flight: got 0"),
             ({"batch_ids": ["a"], "poll_interval": 0}, "poll_interval: got 0"),
             ({"batch_ids": ["a"], "timeout": -1}, "timeout: got -1"),
@@ -179,6 +404,7 @@ class TestTeardownArguments:
             ({"older_than": "{{ params.get('x') }}"}, "older_than: got 'None'"),
             ({"batch_ids": ["a"], "dry_run": "{{ params.get('x') }}"}, "dry_run: got 'None'"),
             ({"batch_ids": ["a"], "save_results_to": "{{ params.get('x') }}"}, "save_results_to: got 'None'"),
+            ({"batch_ids": ["a"], "save_results_to": "file://{{ 'data' }}"}, "save_results_to: got 'file://data'"),
         ],
     )
     def test_a_template_is_checked_when_it_is_rendered(self, api: Emulator, fields: dict[str, Any], says: str) -> None:
@@ -231,7 +457,8 @@ def test_before_airflow_3_3_the_choice_is_kept_in_a_variable(
     made.store = None  # type: ignore[assignment]
     with pytest.raises(AirflowException):
         made.run()
-    assert kept == {"dag.run.teardown.-1.chosen": batch_ids[:2]}
+    assert list(kept) == ["dag.run.teardown.-1.chosen"]
+    assert kept["dag.run.teardown.-1.chosen"]["batch_ids"] == batch_ids[:2]
     api.clear_faults()
 
     made.run()

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_batches._compat import AirflowException
+from airflow_provider_batches._compat import AirflowException, AirflowFailException
 from airflow_provider_batches.emulator import Emulator, Fault
+from airflow_provider_batches.operators.results import SaveBatchResultsOperator
+from airflow_provider_batches.teardown.saving import Saver
 from tests.integration.teardown.harness import Task, expected_results
 
 moto_server = pytest.importorskip("moto.server")
@@ -135,3 +137,59 @@ def test_a_bucket_that_is_not_there_deletes_nothing(api: Emulator, s3: Any, task
 
     assert api.ids() == [batch_id]
     assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == [BUCKET]
+
+
+@pytest.fixture
+def save_to_one_file(watch: Any) -> Callable[[str], Any]:
+    path = f"s3://storage@{BUCKET}/nightly/all.jsonl"
+    return lambda batch_id: Task(SaveBatchResultsOperator, batch_id=batch_id, path=path).run()
+
+
+def test_a_second_batch_does_not_replace_the_file_of_a_first(
+    api: Emulator, s3: Any, save_to_one_file: Callable[[str], Any]
+) -> None:
+    first, second = [api.add_batch(5, age_seconds=2 * HOUR) for _ in range(2)]
+    save_to_one_file(first)
+
+    with pytest.raises(AirflowFailException, match=f"/all.jsonl, which is the file of batch {first}; batch {second} "):
+        save_to_one_file(second)
+
+    assert content(s3, "nightly/all.jsonl") == expected_results(api, first)
+    assert set(keys(s3)) == {"nightly/all.jsonl", "nightly/all.json"}
+
+
+def test_of_two_batches_that_both_found_the_name_free_one_fails(
+    api: Emulator, s3: Any, save_to_one_file: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = [api.add_batch(5, age_seconds=2 * HOUR) for _ in range(2)]
+    fetch, record = Saver._fetch, Saver._record
+
+    def after_another(saver: Saver, client: Any, batch: Any) -> Any:
+        # The other one has looked before this one's claim was there.
+        monkeypatch.setattr(Saver, "_record", lambda *_: None)
+        monkeypatch.setattr(Saver, "_fetch", with_true_record)
+        save_to_one_file(second)
+        return fetch(saver, client, batch)
+
+    def with_true_record(saver: Saver, client: Any, batch: Any) -> Any:
+        monkeypatch.setattr(Saver, "_record", record)
+        return fetch(saver, client, batch)
+
+    monkeypatch.setattr(Saver, "_fetch", after_another)
+
+    with pytest.raises(AirflowFailException, match=f"the file of batch {second}; batch {first} would replace it"):
+        save_to_one_file(first)
+
+    assert content(s3, "nightly/all.jsonl") == expected_results(api, second)
+    assert json.loads(content(s3, "nightly/all.json"))["batch"]["id"] == second
+    assert set(keys(s3)) == {"nightly/all.jsonl", "nightly/all.json"}
+
+
+def test_a_fetch_that_fails_gives_the_name_back(api: Emulator, s3: Any, save_to_one_file: Callable[[str], Any]) -> None:
+    batch_id = api.add_batch(5, age_seconds=2 * HOUR)
+    api.fault(Fault("results", cut_after=300, times=None))
+
+    with pytest.raises(AirflowException, match="cut short"):
+        save_to_one_file(batch_id)
+
+    assert keys(s3) == []

@@ -84,6 +84,14 @@ class TestBothClients:
             kind(settings())
 
     @CLIENTS
+    @pytest.mark.parametrize("proxy", ["http://user:hunter2/secret@host", "http://user:hunter2@ho\nst"])
+    def test_that_cannot_be_made_do_not_show_the_environments_proxy(self, kind, proxy, monkeypatch):
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        with pytest.raises(InvalidArgumentError, match="the environment's proxy") as caught:
+            kind(settings())
+        assert "hunter2" not in str(caught.value)
+
+    @CLIENTS
     def test_follow_no_redirects(self, kind):
         assert kind(settings())._http.follow_redirects is False
 

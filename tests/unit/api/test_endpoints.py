@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import Sequence
 from urllib.parse import unquote
 
 import httpx
@@ -45,7 +47,7 @@ def test_only_create_must_not_be_made_twice():
 
 
 class TestABatchID:
-    @pytest.mark.parametrize("batch_id", ["msgbatch_01Example", "a", "A-b_c.d~e", "a:b@c!$&'()*+,;=", "x" * 256])
+    @pytest.mark.parametrize("batch_id", ["msgbatch_01Example", "a", "A-b_c.d~e", "a:b@c!$&'()*+;=", "x" * 256])
     def test_of_ordinary_characters_is_taken(self, batch_id):
         assert check_batch_id(batch_id) == batch_id
 
@@ -65,6 +67,9 @@ class TestABatchID:
             ("a..b", "'..'"),
             (".", "'..'"),
             ("a b", "' '"),
+            ("a,b", 'a list, or one as text (["a", "b"])'),
+            ("a, b", "a comma"),
+            ("msgbatch_1," * 30, "a comma"),
             ("a\n", r"'\\n'"),
             ("a\x00", r"'\\x00'"),
             ("a\x7f", r"'\\x7f'"),
@@ -110,6 +115,22 @@ class TestABatchID:
         assert found == ("api.anthropic.com", "/prefix/v1/messages/batches", batch_id, "cancel")
 
 
+class Fetched(Sequence):
+    """Fetches its items one by one, as the output of a mapped task does."""
+
+    def __init__(self, *items, takes_slices=True):
+        self.items = items
+        self.takes_slices = takes_slices
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, key):
+        if isinstance(key, slice) and not self.takes_slices:
+            raise TypeError("slice is not implemented yet")
+        return self.items[key]
+
+
 class TestSeveralBatchIDs:
     @pytest.mark.parametrize(
         ("given_ids", "expected"),
@@ -120,6 +141,9 @@ class TestSeveralBatchIDs:
             ({"a"}, ["a"]),
             ([], []),
             (["b", "a", "b"], ["b", "a"]),
+            (Fetched("a", "b"), ["a", "b"]),
+            (Fetched("a", "b", takes_slices=False), ["a", "b"]),
+            (deque(["a", "b"]), ["a", "b"]),
             ("['a', 'b']", ["a", "b"]),
             (' ["a"] ', ["a"]),
         ],
@@ -127,7 +151,14 @@ class TestSeveralBatchIDs:
     def test_may_be_given_in_many_ways(self, given_ids, expected):
         assert check_batch_ids(given_ids) == expected
 
-    @pytest.mark.parametrize("given_ids", ["[a", "[a]", "['a'", "[1]", ["a", "b/c"], ["a", None], [["a"]], None, 5, ""])
+    def test_are_all_there_or_an_error(self):
+        with pytest.raises(IndexError):
+            check_batch_ids(Fetched("a", takes_slices=False))
+
+    @pytest.mark.parametrize(
+        "given_ids",
+        ["[a", "[a]", "['a'", "[1]", "a,b", ["a", "b/c"], ["a", None], [["a"]], None, 5, "", b"a", Fetched(1, 2)],
+    )
     def test_are_each_checked(self, given_ids):
         with pytest.raises(InvalidArgumentError, match="batch_id: "):
             check_batch_ids(given_ids)

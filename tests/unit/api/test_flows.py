@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,6 +111,12 @@ class TestCancel:
         found, steps = run(flows.cancel("b"), *answers)
         assert (found, steps.count("POST /b/cancel")) == (refusal, 4)
 
+    def test_that_finds_no_batch_where_a_look_finds_one_says_to_check_the_gateway(self, batch):
+        found, steps = run(flows.cancel("b"), *[missing(), batch()] * 4)
+        assert (type(found), found.status, steps.count("POST /b/cancel")) == (APIStatusError, 404, 4)
+        assert "cancel batch b: the API knows the batch, but answers 404" in str(found)
+        assert "gateway" in str(found)
+
     def test_of_an_unknown_batch_is_not_found_in_the_end(self):
         found, steps = run(flows.cancel("b"), missing())
         assert (type(found), steps.count("GET /b")) == (NotFoundError, 4)
@@ -156,6 +164,11 @@ class TestDelete:
         answers = (missing(answer_was_lost=True), batch(ended=True), missing())
         assert run(flows.delete("b"), *answers)[0] == DeletedBatch(id="b")
 
+    @pytest.mark.parametrize("lost", [True, False])
+    def test_that_finds_no_batch_where_a_look_finds_one_has_not_worked(self, lost, batch):
+        found = run(flows.delete("b"), *[missing(answer_was_lost=lost), batch(ended=True)] * 4)[0]
+        assert (type(found), found.status) == (APIStatusError, 404)
+
     def test_whose_answer_was_lost_but_whose_batch_still_runs_says_so(self, batch):
         assert type(run(flows.delete("b"), missing(answer_was_lost=True), batch())[0]) is BatchNotEndedError
 
@@ -181,8 +194,20 @@ class TestResults:
         )
 
     def test_that_are_refused_without_a_reason_are_the_refusal(self, batch):
-        refusal = refused(400)
-        assert run(flows.open_results("b"), batch(ended=True), refusal, batch(ended=True))[0] is refusal
+        refusal, ended = refused(400), batch(ended=True, results_url="https://api.anthropic.com/b/results")
+        assert run(flows.open_results("b"), ended, refusal, ended)[0] is refusal
+
+    def test_that_are_refused_as_not_found_though_the_batch_is_there_say_so(self, batch):
+        ended = batch(ended=True, results_url="https://api.anthropic.com/b/results")
+        found = run(flows.open_results("b"), ended, *[missing(), ended] * 4)[0]
+        assert (type(found), "the API knows the batch" in str(found)) == (APIStatusError, True)
+
+    @pytest.mark.parametrize(("days", "kind"), [(28, APIStatusError), (30, ResultsUnavailableError)])
+    def test_that_are_refused_without_a_trace_of_them_are_gone_once_the_batch_is_old(self, days, kind, batch):
+        created = (datetime.now(timezone.utc) - timedelta(days=days)).isoformat()
+        ended = batch(ended=True, created_at=created)
+        found, steps = run(flows.open_results("b"), ended, refused(400), ended)
+        assert (type(found), steps) == (kind, ["GET /b", "GET /b/results", "GET /b"])
 
     def test_of_an_unknown_batch_are_not_found(self):
         assert type(run(flows.open_results("b"), missing())[0]) is NotFoundError

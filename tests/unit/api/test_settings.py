@@ -42,7 +42,7 @@ class TestTheKey:
         assert KEY not in text(settings())
 
     @given(
-        field=st.sampled_from(["api_key", "headers", "proxy", "base_url"]),
+        field=st.sampled_from(["api_key", "headers", "secret_headers", "proxy", "base_url"]),
         noise=st.text(),
         wrap=st.sampled_from([str, lambda text: {"x-secret": text}, lambda text: [text]]),
     )
@@ -62,9 +62,12 @@ class TestTheKey:
         [
             {"headers": {"X-Gateway-Token": "confidential"}},
             {"headers": {"Authorization": "confidential"}},
+            {"headers": {"Authorization": "Bearer confidential"}},
+            {"secret_headers": {"x-gateway": "confidential"}},
+            {"secret_headers": {"x-gateway": "Basic confidential"}},
             {"proxy": "http://user:confidential@proxy:1"},
         ],
-        ids=["token", "authorization", "proxy"],
+        ids=["token", "authorization", "bearer", "secret", "secret basic", "proxy"],
     )
     def test_is_taken_out_together_with_other_credentials(self, values):
         assert settings(**values).redact(f"{KEY} confidential") == "*** ***"
@@ -76,9 +79,14 @@ class TestTheKey:
     def test_leaves_ordinary_headers_readable(self):
         assert settings(headers={"X-Team": "data"}).redact("the data") == "the data"
 
-    @pytest.mark.parametrize("field", ["headers", "proxy"])
+    def test_leaves_the_words_readable_that_a_short_header_is_part_of(self):
+        values = {"headers": {"x-auth-mode": "on"}, "secret_headers": {"x-mode": "Basic 1"}}
+        assert settings(**values).redact("the connection of msgbatch_1") == "the connection of msgbatch_1"
+
+    @pytest.mark.parametrize("field", ["headers", "secret_headers", "proxy"])
     def test_has_company_in_the_fields_that_are_not_shown(self, field):
-        values = {"headers": {"x-gateway": "confidential"}, "proxy": "http://user:confidential@proxy:1"}
+        headers = {"x-gateway": "confidential"}
+        values = {"headers": headers, "secret_headers": headers, "proxy": "http://user:confidential@proxy:1"}
         assert "confidential" not in repr(settings(**{field: values[field]}))
 
 
@@ -257,7 +265,7 @@ def test_a_wrong_value_is_refused_with_field_and_value(field, value):
     assert str(caught.value).startswith(f"{field}: got {str(value)!r}; ")
 
 
-@pytest.mark.parametrize("field", ["api_key", "base_url", "headers", "proxy"])
+@pytest.mark.parametrize("field", ["api_key", "base_url", "headers", "secret_headers", "proxy"])
 def test_a_wrong_value_of_a_field_that_may_hold_a_secret_is_not_shown(field):
     with pytest.raises(InvalidArgumentError) as caught:
         settings(**{field: 12345})

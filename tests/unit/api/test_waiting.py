@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
@@ -14,11 +15,20 @@ from airflow_provider_batches.api.errors import (
     AccessDeniedError,
     APIConnectionError,
     BatchesError,
+    InvalidArgumentError,
     InvalidResponseError,
     NotFoundError,
 )
 from airflow_provider_batches.api.models import MessageBatch, RequestCounts
-from airflow_provider_batches.api.waiting import MAX_ASKED_PAUSE, SIGN_OF_LIFE, Outcome, Wait, combine, describe
+from airflow_provider_batches.api.waiting import (
+    MAX_ASKED_PAUSE,
+    SIGN_OF_LIFE,
+    Outcome,
+    Wait,
+    check_seconds,
+    combine,
+    describe,
+)
 
 START = 1_767_323_045.0
 DAY = 86_400.0
@@ -414,6 +424,18 @@ class TestSeveralOutcomes:
 )
 def test_a_batch_is_described_for_people(fields, expected, batch):
     assert describe(batch(**fields)) == expected
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(1, 1.0), (0.5, 0.5), (timedelta(minutes=2), 120.0), (1e6, 1e6)])
+def test_a_duration_is_seconds_or_a_timedelta(value, seconds):
+    assert check_seconds("timeout", value) == seconds
+
+
+@pytest.mark.parametrize("value", [0, -1, "60", None, True, float("nan"), float("inf"), timedelta(0), [60]])
+def test_anything_else_is_no_duration(value):
+    wrong = r"^timeout: got .*; it must be a timedelta or a number of seconds above 0\.$"
+    with pytest.raises(InvalidArgumentError, match=wrong):
+        check_seconds("timeout", value)
 
 
 def test_all_errors_of_these_tests_are_of_the_client():

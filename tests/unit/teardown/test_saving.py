@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_batches.api import InvalidArgumentError
 from airflow_provider_batches.teardown import saving
-from airflow_provider_batches.teardown.saving import Digest, Folder
+from airflow_provider_batches.teardown.saving import Digest, Folder, check_uri
 
 
 class FullDisk(io.BytesIO):
@@ -74,3 +75,38 @@ def test_a_file_appears_under_its_name_only_once_it_is_whole(tmp_path: Path) -> 
     with pytest.raises(OSError, match="No space"):
         write_half()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rendered", [True, False])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file://data/results",
+        "file://data",
+        "file://",
+        "FILE://data/results",
+        " file://data/results",
+        "file://./results",
+        "file://~/results",
+        "file://conn@data/results",
+        "file:////data/results",
+        "local://data/results",
+        "file://data/{{ ds }}",
+    ],
+)
+def test_a_local_folder_that_depends_on_where_the_worker_was_started_is_refused(uri: str, rendered: bool) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"path: got {uri!r}, .*absolute: file:///data/results has three"):
+        check_uri("path", uri, rendered=rendered)
+
+
+@pytest.mark.parametrize(
+    "uri", ["file:///data", "file:///", "file://conn@/data", "local:///data", "/data", "s3://data"]
+)
+@pytest.mark.parametrize("rendered", [True, False])
+def test_a_folder_that_is_the_same_everywhere_is_taken(uri: str, rendered: bool) -> None:
+    assert check_uri("path", uri, rendered=rendered) == uri
+
+
+@pytest.mark.parametrize("uri", ["file://{{ a }}", "file://{{ a / b }}/c", "file://{% if a %}/b{% endif %}", "{{ a }}"])
+def test_a_folder_that_a_template_hides_is_checked_once_it_is_rendered(uri: str) -> None:
+    assert check_uri("path", uri, rendered=False) == uri

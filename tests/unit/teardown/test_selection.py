@@ -8,7 +8,6 @@ import pytest
 
 from airflow_provider_batches.api import InvalidArgumentError, MessageBatch
 from airflow_provider_batches.teardown.selection import (
-    STATUSES,
     Selection,
     is_template,
     read_count,
@@ -139,20 +138,6 @@ def test_a_state_that_is_not_known_is_chosen_only_where_no_state_is_asked_for() 
 
     assert read(older_than=HOUR).choose([odd]) == [odd]
     assert read(older_than=HOUR, statuses=["ended"]).choose([odd]) == []
-
-
-@pytest.mark.parametrize(
-    ("fields", "drifts"),
-    [
-        ({"batch_ids": ["a"]}, False),
-        ({"older_than": HOUR}, False),
-        ({"older_than": HOUR, "statuses": list(STATUSES)}, False),
-        ({"older_than": HOUR, "statuses": ["ended"]}, True),
-        ({"older_than": HOUR, "limit": 5}, True),
-    ],
-)
-def test_what_has_to_be_written_down(fields: dict[str, Any], drifts: bool) -> None:
-    assert read(**fields).drifts is drifts
 
 
 def test_without_a_cutoff_all_are_old_enough() -> None:
