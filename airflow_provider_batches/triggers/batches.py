@@ -15,7 +15,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from airflow_provider_batches.api import BatchesError, InvalidArgumentError, Outcome, Wait
 from airflow_provider_batches.api.endpoints import check_batch_ids
 from airflow_provider_batches.api.poller import Poller
-from airflow_provider_batches.api.waiting import combine
+from airflow_provider_batches.api.waiting import check_seconds, combine
 from airflow_provider_batches.hooks.batches import BatchesHook
 
 # Airflow tells by the context whose log a line belongs to. A logger of its own for each trigger would be as heavy as
@@ -161,12 +161,15 @@ class BatchEndedTrigger(BaseTrigger):
         return combine(batch_ids, outcomes, ignore_if_missing=self.ignore_if_missing)
 
     def _waits(self) -> list[Wait]:
+        poll_interval = check_seconds("poll_interval", self.poll_interval)
         start = time.time() if self.start_time is None else self.start_time
-        end = self.end_time if self.end_time is not None else start + (self.timeout or 0.0)
+        end = self.end_time
+        if end is None:
+            end = start + (0.0 if self.timeout is None else check_seconds("timeout", self.timeout))
         return [
             Wait(
                 batch_id,
-                poll_interval=self.poll_interval,
+                poll_interval=poll_interval,
                 start_time=start,
                 end_time=end,
                 first_pause=FIRST_LOOK,

@@ -101,6 +101,14 @@ async def test_wrong_settings_are_one_event(connect: Callable[..., str]) -> None
     assert "Connection 'wrong'" in event["message"]
 
 
+@pytest.mark.parametrize("name", ["poll_interval", "timeout"])
+@pytest.mark.parametrize("value", [0, -1, "60", True, float("inf")])
+async def test_another_duration_is_one_event(name: str, value: Any, api: Emulator) -> None:
+    (event,) = await _events(_trigger(api.add_batch(), end_time=None, **{"timeout": 1, name: value}))
+    assert (event["status"], api.count()) == ("refused", 0)
+    assert event["message"].startswith(f"{name}: got {value!r}; it must be")
+
+
 async def test_the_end_of_the_time_is_one_event_with_what_was_seen(api: Emulator) -> None:
     batch_id = api.add_batch(10)
     (event,) = await _events(_trigger(batch_id, end_time=time.time() + 0.1))
