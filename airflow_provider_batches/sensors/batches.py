@@ -268,12 +268,15 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     @contextmanager
     def _failures(self) -> Iterator[None]:
         """Fail as Airflow does, or skip where `soft_fail` or `never_fail` says so: the same in every mode."""
+        final = (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout, TaskDeferralError)
         try:
             with airflow_errors():
                 yield
-        except (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout, TaskDeferralError) as error:
+        except (AirflowSkipException, AirflowRescheduleException):
+            raise
+        except (Exception, AirflowTaskTimeout) as error:
             self._timed_out = isinstance(error, AirflowTaskTimeout)
-            if self.soft_fail or self.never_fail:
+            if self.never_fail or (self.soft_fail and isinstance(error, final)):
                 name = "soft_fail" if self.soft_fail else "never_fail"
                 raise AirflowSkipException(f"Skipped, since {name} is set: {error}") from error
             raise

@@ -434,6 +434,23 @@ def test_a_trigger_that_breaks_is_skipped_where_failures_are(options: dict[str, 
         sensor.resume_execution("__fail__", {"error": "Trigger failure"}, _context(task_instance("wait")))
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("name", "state"), [("never_fail", "skipped"), ("soft_fail", "retry")])
+def test_never_fail_alone_skips_whatever_goes_wrong(mode: str, name: str, state: str, run: Any) -> None:
+    done = run(BatchEndedSensor, batch_id="msgbatch_1", conn_id="nowhere", **{name: True}, **MODES[mode][0])
+    assert done.state == state, done.error
+    assert "nowhere" in done.text
+
+
+@pytest.mark.parametrize(("options", "error"), [({"never_fail": True}, AirflowSkipException), ({}, KeyError)])
+def test_so_does_a_deferral_that_ends_in_a_mistake(
+    options: dict[str, Any], error: type[Exception], task_instance: Any
+) -> None:
+    sensor = _sensor("msgbatch_1", deferrable=True, **options)
+    with pytest.raises(error):
+        sensor.resume_execution("execute_complete", {"event": {}}, _context(task_instance("wait")))
+
+
 def test_a_trigger_that_breaks_fails_the_try(task_instance: Any) -> None:
     with pytest.raises(TaskDeferralError):
         _sensor("msgbatch_1").resume_execution("__fail__", {"error": "x"}, _context(task_instance("wait")))
