@@ -107,7 +107,8 @@ class BatchEndedTrigger(BaseTrigger):
             ignore_if_missing=self.ignore_if_missing, fail_on_partial_error=self.fail_on_partial_error
         )
         if self.end_from_trigger and not failure:
-            log.info("%s", outcome.message)
+            counts = outcome.request_counts
+            (log.warning if counts.errored or counts.expired else log.info)("%s", outcome.message)
             yield TaskSuccessEvent()
         else:
             yield TriggerEvent(outcome.event())

@@ -21,6 +21,7 @@ from airflow_provider_batches._compat import (
 from airflow_provider_batches.emulator import Emulator, Fault
 from airflow_provider_batches.hooks.batches import look_until
 from airflow_provider_batches.sensors.batches import BatchEndedSensor
+from airflow_provider_batches.triggers.batches import BatchEndedTrigger
 
 try:  # 3.2+
     from airflow.sdk.exceptions import TaskDeferred
@@ -645,6 +646,23 @@ def test_a_wait_may_end_in_the_triggerer(api: Emulator, task_instance: Any) -> N
     (event,) = asyncio.run(events())
     assert type(event).__name__ == "TaskSuccessEvent"
     assert deferred.value.method_name
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "level"), [({"succeeded": 10}, "INFO"), ({"errored": 10}, "WARNING"), ({"expired": 10}, "WARNING")]
+)
+def test_there_too_errored_requests_are_a_warning_in_the_log(
+    outcomes: dict[str, int], level: str, api: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch_id = api.add_batch(10, status="ended", outcomes=outcomes)
+    trigger = BatchEndedTrigger(batch_id, "anthropic_default", POLL, timeout=10, end_from_trigger=True)
+
+    async def events() -> list[Any]:
+        return [event async for event in trigger.run()]
+
+    with caplog.at_level("INFO", logger=BatchEndedTrigger.__module__):
+        asyncio.run(events())
+    assert [record.levelname for record in caplog.records if "has ended" in record.getMessage()] == [level]
 
 
 @pytest.mark.parametrize("prepare", [_unknown, _runs_on, _faulty(_runs_on, status=401, **LATER)])
