@@ -153,7 +153,7 @@ class Runner:
         except AirflowTaskTimeout as error:
             run.tasks[-1].on_kill()
             run.state, run.error = "retry", error
-        except Exception as error:
+        except BaseException as error:
             run.state, run.error = "retry", error
         finally:
             for task in run.tasks:
