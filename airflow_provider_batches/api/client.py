@@ -51,6 +51,8 @@ _NOT_SENT = (
     httpx.PoolTimeout,
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
+    # The name of a proxy that the environment names: what a setting names has been checked.
+    UnicodeError,
 )
 _CONNECT_SECONDS = 10.0
 _UNSENT_HINT = "Check the connection's host, port and proxy."
@@ -90,7 +92,7 @@ class _Exchange:
         except InvalidResponseError as error:
             raise self._redacted(error, lost=True) from None
 
-    def failed(self, error: httpx.HTTPError) -> APIConnectionError:
+    def failed(self, error: httpx.HTTPError | UnicodeError) -> APIConnectionError:
         """Return what to raise where no answer came."""
         sent = not isinstance(error, _NOT_SENT)
         hint = "" if sent else _CERTIFICATE_HINT if "CERTIFICATE_VERIFY_FAILED" in str(error) else _UNSENT_HINT
@@ -341,8 +343,11 @@ class BatchesClient(_BaseClient[httpx.Client]):
             response = self._http.send(exchange.request, stream=stream)
             if stream and response.is_success:
                 return response
-            response.read()
-        except httpx.HTTPError as error:
+            try:
+                response.read()
+            finally:
+                response.close()
+        except (httpx.HTTPError, UnicodeError) as error:
             raise exchange.failed(error) from None
         return exchange.read(response)
 
@@ -458,8 +463,11 @@ class AsyncBatchesClient(_BaseClient[httpx.AsyncClient]):
             response = await self._http.send(exchange.request, stream=stream)
             if stream and response.is_success:
                 return response
-            await response.aread()
-        except httpx.HTTPError as error:
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+        except (httpx.HTTPError, UnicodeError) as error:
             raise exchange.failed(error) from None
         return exchange.read(response)
 
@@ -491,7 +499,9 @@ class ResultLines:
         # Searching from line to line is ten times as fast as `count`, which looks at each byte.
         start, end = 0, chunk.find(b"\n")
         while end >= 0:
-            self.count += 1
+            # The first byte says enough where it is no white space.
+            if chunk[start] > 32 or chunk[start:end].strip() or (not start and b"".join(self._rest).strip()):
+                self.count += 1
             start, end = end + 1, chunk.find(b"\n", end + 1)
         if start:
             self._rest.clear()

@@ -198,7 +198,7 @@ def _create_body(requests: Iterable[Mapping[str, Any] | BatchRequest]) -> bytes:
             rendered.append(
                 json.dumps(checked.model_dump(), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise InvalidArgumentError(
                 f"{where}.params of {checked.custom_id!r} cannot be sent as JSON: {error}."
             ) from None

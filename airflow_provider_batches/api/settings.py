@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
+import httpx
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -60,14 +61,19 @@ def _api_key(value: SecretStr) -> SecretStr:
     return SecretStr(key)
 
 
+def _is_host(name: str | None) -> bool:
+    # Encoding raises a ValueError where a part is empty or too long, as connecting would.
+    return bool(name and _HOST.match(name) and name.encode("idna"))
+
+
 def _base_url(value: str) -> str:
     text = value.strip()
     text = (text if "://" in text else f"https://{text}").rstrip("/")
     try:
         url = urlsplit(text)
         valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-        valid = valid and not url.netloc.endswith(":") and bool(_HOST.match(url.hostname or ""))
-    except ValueError:
+        valid = valid and not url.netloc.endswith(":") and _is_host(url.hostname) and bool(httpx.URL(text).host)
+    except (ValueError, httpx.InvalidURL):
         valid = False
     if not valid or not _HEADER_VALUE.match(text) or " " in text or "\\" in text:
         raise ValueError("must be a URL like https://api.anthropic.com, or a host name with or without a port")
@@ -100,7 +106,7 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
 def _proxy(value: str) -> str:
     try:
         url = urlsplit(value)
-        valid = url.scheme in ("http", "https", "socks5", "socks5h") and bool(url.hostname) and (url.port or 1) > 0
+        valid = url.scheme in ("http", "https", "socks5", "socks5h") and _is_host(url.hostname) and (url.port or 1) > 0
     except ValueError:
         valid = False
     if not valid or not _HEADER_VALUE.match(value) or " " in value:

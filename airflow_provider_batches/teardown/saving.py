@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -41,6 +42,9 @@ log = logging.getLogger(__name__)
 BLOCK = 8 * 1024 * 1024
 #: How often a stream that is cut short is read, in all.
 READS = 5
+#: Seconds after which a half-written file is taken for one that a killed worker has left.
+LEFT = 24 * 3600.0
+_PART = re.compile(r"\..+\.jsonl?\.[0-9a-f]{32}\.part")
 _PIECE = 1024 * 1024
 #: Pieces that may wait to be written, so that neither side stands still when the other falters for a moment.
 _AHEAD = 8
@@ -169,6 +173,26 @@ class Folder:
         with self._open(self._in(name), "xb" if self._local else "wb") as file:
             file.write(data)
 
+    def sweep(self) -> None:
+        """Remove what killed workers have left of files they were writing: model answers that nobody knows of."""
+        if not self._local:
+            return
+        try:
+            with os.scandir(str(self._path.path)) as entries:
+                parts = [entry for entry in entries if _PART.fullmatch(entry.name)]
+        except FileNotFoundError:  # the folder is new
+            return
+        except OSError as error:
+            log.warning("Could not look for what killed tasks have left half written (%s)", error)
+            return
+        for part in parts:
+            try:
+                if part.is_file(follow_symlinks=False) and part.stat().st_mtime < time.time() - LEFT:
+                    os.unlink(part.path)
+                    log.info("Removed %s, which a killed task has left half written", part.path)
+            except OSError as error:
+                log.warning("Could not remove what a killed task has left half written (%s)", error)
+
     def remove(self, name: str) -> None:
         """Remove a file."""
         self._fs.rm_file(self._in(name))
@@ -261,6 +285,7 @@ class Saver:
         self._name = name
         self._stopped = stopped
         self._sleep = sleep
+        folder.sweep()
 
     def name(self, batch_id: str) -> str:
         """Return the name of a batch's files, without their ending."""

@@ -47,7 +47,7 @@ def test_the_dag_and_its_test_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path / "dags"))
     namespace: dict[str, Any] = {}
-    exec(code("def test_"), namespace)
+    exec(code("def test_the_batch_is_gone"), namespace)
     test: Callable[..., None] = namespace["test_the_batch_is_gone_in_the_end"]
 
     test(batches_emulator)

@@ -298,7 +298,7 @@ class TestRetrieve:
         assert api.count() == 1
 
     def test_sends_an_odd_id_as_it_is(self, client, api):
-        odd = "a:b@c!$&'()*+,;=~-_."
+        odd = "a:b@c!$&'()*+;=~-_."
         with pytest.raises(NotFoundError):
             client.retrieve(odd)
         assert api.requests[0].batch_id == odd

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -55,6 +56,18 @@ class TestSaveBatchResults:
         batch_id = api.add_batch(10, age_seconds=2 * HOUR)
 
         assert save(batch_id, path=f"{folder}/mine.jsonl")["path"] == f"{folder}/mine.jsonl"
+        assert {path.name for path in folder.iterdir()} == {"mine.jsonl", "mine.json"}
+
+    def test_what_a_killed_worker_has_left_is_removed_from_the_folder_of_the_file(
+        self, api: Emulator, save: Callable[..., Any], folder: Path
+    ) -> None:
+        folder.mkdir()
+        part = folder / f".mine.jsonl.{'0' * 32}.part"
+        part.touch()
+        os.utime(part, (0, 0))
+
+        save(api.add_batch(10, age_seconds=2 * HOUR), path=f"{folder}/mine.jsonl")
+
         assert {path.name for path in folder.iterdir()} == {"mine.jsonl", "mine.json"}
 
     @pytest.mark.parametrize("root", ["/", "file:///"])

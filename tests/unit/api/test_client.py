@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from airflow_provider_batches.api import client as client_module
 from airflow_provider_batches.api import endpoints
 from airflow_provider_batches.api.client import AsyncBatchesClient, BatchesClient, ResultLines, tls_context
-from airflow_provider_batches.api.errors import InvalidArgumentError, InvalidResponseError, ResultsTruncatedError
+from airflow_provider_batches.api.errors import (
+    APIConnectionError,
+    InvalidArgumentError,
+    InvalidResponseError,
+    ResultsTruncatedError,
+)
 from airflow_provider_batches.api.models import BatchPage
 from airflow_provider_batches.api.settings import ClientSettings
 
@@ -91,6 +96,12 @@ class TestBothClients:
             kind(settings())
         assert "hunter2" not in str(caught.value)
 
+    def test_that_cannot_look_the_environments_proxy_up_have_sent_nothing(self, monkeypatch):
+        monkeypatch.setenv("HTTPS_PROXY", "http://a..b:1")
+        with pytest.raises(APIConnectionError, match="connection's host, port and proxy") as caught:
+            BatchesClient(settings(max_retries=0)).page()
+        assert not caught.value.sent
+
     @CLIENTS
     def test_follow_no_redirects(self, kind):
         assert kind(settings())._http.follow_redirects is False
@@ -99,6 +110,49 @@ class TestBothClients:
     @pytest.mark.parametrize(("timeout", "connect"), [(60, 10), (3, 3)])
     def test_connect_within_ten_seconds(self, kind, timeout, connect):
         assert kind(settings(timeout=timeout))._http.timeout == httpx.Timeout(timeout, connect=connect)
+
+
+class Garbled(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that is not what its header says."""
+
+    def __init__(self):
+        self.closed = False
+
+    def __iter__(self):
+        yield b"no gzip"
+
+    async def __aiter__(self):
+        yield b"no gzip"
+
+    def close(self):
+        self.closed = True
+
+    async def aclose(self):
+        self.closed = True
+
+
+class TestARefusedStream:
+    @pytest.fixture
+    def body(self):
+        return Garbled()
+
+    @pytest.fixture
+    def transport(self, body):
+        return httpx.MockTransport(lambda _: httpx.Response(500, headers={"content-encoding": "gzip"}, stream=body))
+
+    def test_that_cannot_be_read_is_closed(self, body, transport):
+        client = BatchesClient(settings(max_retries=0))
+        client._http = httpx.Client(base_url=settings().base_url, transport=transport)
+        with pytest.raises(APIConnectionError, match="DecodingError"):
+            client._call(endpoints.results("b"))
+        assert body.closed
+
+    async def test_that_cannot_be_read_is_closed_by_the_async_client_too(self, body, transport):
+        client = AsyncBatchesClient(settings(max_retries=0))
+        client._http = httpx.AsyncClient(base_url=settings().base_url, transport=transport)
+        with pytest.raises(APIConnectionError, match="DecodingError"):
+            await client._call(endpoints.results("b"))
+        assert body.closed
 
 
 class TestTheTLSContext:
@@ -129,11 +183,15 @@ def lines(texts):
         yield json.dumps({"custom_id": str(number), "result": result}, ensure_ascii=False).encode()
 
 
+def cut_into_chunks(body, cuts):
+    places = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
+    return [body[start:stop] for start, stop in pairwise(places)]
+
+
 def read(body, cuts, ended):
     reader, found = ResultLines(ended), []
-    places = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
-    for start, stop in pairwise(places):
-        found.extend(reader.feed(body[start:stop]))
+    for chunk in cut_into_chunks(body, cuts):
+        found.extend(reader.feed(chunk))
     found.extend(reader.end())
     return found
 
@@ -146,6 +204,19 @@ class TestResultLines:
         body = (b"\n\r\n" if blank else b"\n").join(lines(texts)) + (b"\n" if newline else b"")
         found = read(body, cuts, batch(ended=True, request_counts={"succeeded": len(texts)}))
         assert [result.result.message["text"] for result in found] == texts
+
+    @given(
+        blanks=st.lists(
+            st.sampled_from([b"\n", b"\n\n", b"\n\r\n", b"\n \t\n", b"\r\n", b"\n  "]), min_size=4, max_size=4
+        ),
+        cuts=st.lists(st.integers(0)),
+    )
+    def test_that_are_only_counted_are_as_many_whatever_is_between_them(self, blanks, cuts, batch):
+        body = blanks[0] + b"".join(line + blank for line, blank in zip(lines("abc"), blanks[1:], strict=True))
+        reader = ResultLines(batch(ended=True, request_counts={"succeeded": 3}))
+        for chunk in cut_into_chunks(body, cuts):
+            reader.skip(chunk)
+        assert (list(reader.end()), reader.count) == ([], 3)
 
     @given(cut=st.integers(0), chunks=st.lists(st.integers(0)))
     def test_of_a_stream_that_ends_early_are_those_that_came_and_an_error(self, cut, chunks, batch):

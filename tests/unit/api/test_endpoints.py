@@ -232,6 +232,13 @@ class TestCreate:
         with pytest.raises(InvalidArgumentError, match=r"requests\[0\]\.params of 'a' cannot be sent as JSON"):
             endpoints.create([{"custom_id": "a", "params": {"x": value}}])
 
+    def test_of_a_request_that_is_nested_too_deeply_is_refused(self):
+        params: dict[str, object] = {}
+        for _ in range(100_000):
+            params = {"x": params}
+        with pytest.raises(InvalidArgumentError, match=r"requests\[0\]\.params of 'a' cannot be sent as JSON"):
+            endpoints.create([{"custom_id": "a", "params": params}])
+
     def test_of_a_request_that_holds_itself_is_refused(self):
         params: dict[str, object] = {}
         params["self"] = params

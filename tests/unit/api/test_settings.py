@@ -115,6 +115,8 @@ class TestTheBaseURL:
             ("https://", "must be a URL"),
             ("https:", "must be a URL"),
             ("https://gateway..example", "must be a URL"),
+            ("https://a..b", "must be a URL"),
+            ("https://xn--a.example", "must be a URL"),
             (f"https://{'x' * 64}.example", "must be a URL"),
             ("https://gate^way.example", "must be a URL"),
             ("https:/", "must be a URL"),
@@ -294,13 +296,26 @@ def test_verify_is_a_choice_or_a_file(value, expected):
     assert settings(verify=value).verify == expected
 
 
-@pytest.mark.parametrize("proxy", ["http://proxy:3128", "https://user:word@proxy", "socks5://proxy:1080"])
+@pytest.mark.parametrize(
+    "proxy", ["http://proxy:3128", "https://user:word@proxy", "socks5://proxy:1080", "http://[::1]:3128"]
+)
 def test_a_proxy_is_a_url(proxy):
     assert settings(proxy=proxy).proxy == proxy
 
 
 @pytest.mark.parametrize(
-    "proxy", ["", "proxy:3128", "ftp://proxy", "http://", "http://proxy:x", "http://[::1", "http://a b", "http://a\n"]
+    "proxy",
+    [
+        "",
+        "proxy:3128",
+        "ftp://proxy",
+        "http://",
+        "http://proxy:x",
+        "http://[::1",
+        "http://a b",
+        "http://a\n",
+        "http://a..b",
+    ],
 )
 def test_anything_else_is_no_proxy(proxy):
     with pytest.raises(InvalidArgumentError, match="proxy: must be a URL"):

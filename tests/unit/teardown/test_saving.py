@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_batches.api import InvalidArgumentError
 from airflow_provider_batches.teardown import saving
-from airflow_provider_batches.teardown.saving import Digest, Folder, check_uri
+from airflow_provider_batches.teardown.saving import Digest, Folder, Saver, check_uri
 
 
 class FullDisk(io.BytesIO):
@@ -110,3 +112,90 @@ def test_a_folder_that_is_the_same_everywhere_is_taken(uri: str, rendered: bool)
 @pytest.mark.parametrize("uri", ["file://{{ a }}", "file://{{ a / b }}/c", "file://{% if a %}/b{% endif %}", "{{ a }}"])
 def test_a_folder_that_a_template_hides_is_checked_once_it_is_rendered(uri: str) -> None:
     assert check_uri("path", uri, rendered=False) == uri
+
+
+class TestWhatKilledWorkersHaveLeft:
+    PART = ".msgbatch_1.jsonl.0123456789abcdef0123456789abcdef.part"
+
+    @staticmethod
+    def put(path: Path, hours: float) -> Path:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("an answer")
+        os.utime(path, (time.time() - hours * 3600,) * 2)
+        return path
+
+    @pytest.mark.parametrize("name", [PART, ".all.json.00000000000000000000000000000000.part"])
+    def test_is_removed_after_a_day_and_logged(
+        self, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        caplog.set_level("INFO")
+        part = self.put(tmp_path / name, hours=25)
+
+        Saver(Folder(f"file://{tmp_path}"))
+
+        assert not part.exists()
+        assert f"Removed {part}" in caplog.text + capsys.readouterr().out
+
+    def test_is_left_alone_for_a_day(self, tmp_path: Path) -> None:
+        part = self.put(tmp_path / self.PART, hours=23)
+
+        Saver(Folder(str(tmp_path)))
+
+        assert part.exists()
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "msgbatch_1.jsonl",
+            "msgbatch_1.json",
+            "msgbatch_1.jsonl.0123456789abcdef0123456789abcdef.part",
+            ".msgbatch_1.jsonl.0123456789abcdef0123456789abcde.part",
+            ".msgbatch_1.jsonl.0123456789ABCDEF0123456789ABCDEF.part",
+            ".msgbatch_1.jsonl.0123456789abcdef0123456789abcdef.part.txt",
+            ".film.mkv.0123456789abcdef0123456789abcdef.part",
+            ".jsonl.0123456789abcdef0123456789abcdef.part",
+            f"below/{PART}",
+        ],
+    )
+    def test_what_has_another_name_stays(self, tmp_path: Path, name: str) -> None:
+        file = self.put(tmp_path / name, hours=1000)
+
+        Saver(Folder(str(tmp_path)))
+
+        assert file.exists()
+
+    def test_no_folder_and_no_link_is_taken_for_it(self, tmp_path: Path) -> None:
+        target = self.put(tmp_path / "mine", hours=1000)
+        (tmp_path / self.PART).symlink_to(target)
+        folder = tmp_path / self.PART.replace("_1", "_2")
+        folder.mkdir()
+        os.utime(folder, (0, 0))
+
+        Saver(Folder(str(tmp_path)))
+
+        assert (tmp_path / self.PART).is_symlink()
+        assert target.exists()
+        assert folder.is_dir()
+
+    def test_one_that_cannot_be_removed_stops_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        parts = [self.put(tmp_path / self.PART.replace("_1", f"_{number}"), hours=25) for number in range(3)]
+        unlink = os.unlink
+
+        def gone_or_denied(path: str) -> None:
+            if path == str(parts[1]):
+                raise PermissionError(13, "Permission denied", path)
+            unlink(path)
+
+        monkeypatch.setattr(os, "unlink", gone_or_denied)
+
+        Saver(Folder(str(tmp_path)))
+
+        assert [part.exists() for part in parts] == [False, True, False]
+
+    @pytest.mark.parametrize("name", ["new", "file"])
+    def test_a_folder_that_cannot_be_looked_into_is_for_the_save_to_complain_about(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        (tmp_path / "file").touch()
+
+        Saver(Folder(str(tmp_path / name)))
