@@ -10,22 +10,15 @@ import asyncio
 import contextvars
 import logging
 import time
-from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from pydantic import ValidationError
-
 from airflow_provider_batches.api.client import AsyncBatchesClient
-from airflow_provider_batches.api.endpoints import MAX_PAGE
-from airflow_provider_batches.api.errors import (
-    BatchesError,
-    InvalidResponseError,
-    RateLimitError,
-)
-from airflow_provider_batches.api.models import MessageBatch, RawPage
+from airflow_provider_batches.api.errors import BatchesError, InvalidResponseError, RateLimitError
+from airflow_provider_batches.api.models import MessageBatch
+from airflow_provider_batches.api.pages import Pages, read_batch, worth_a_page
 from airflow_provider_batches.api.retry import is_about_the_key
 from airflow_provider_batches.api.retry import pause as retry_pause
 from airflow_provider_batches.api.waiting import Outcome, Wait
@@ -34,62 +27,17 @@ log = logging.getLogger(__name__)
 
 #: Retrieves in flight at once.
 IN_FLIGHT = 8
-#: Pages are read where they save at least this many requests over retrieving each batch: they are large.
-WORTH = 2
 #: Of the waits whose batches' age is not known, a page is read for every so many of them before they are retrieved.
 UNKNOWN_PER_PAGE = 4
+#: Failures of the list in a row after which a retrieve shows whether the list alone is broken.
+PATIENCE = 3
+#: Seconds after which a list that could not be read is tried again.
+LIST_AGAIN = 600.0
 #: Batches of a page after which other tasks of the event loop get their turn.
 BREATH = 100
 #: Seconds between lines about the progress of several waits.
 PROGRESS = 60.0
 MAX_SLEEP = 86_400.0
-
-
-class Pages:
-    """Remembers how old the batches at the end of each page of the list are, to tell on which page a batch stands."""
-
-    def __init__(self) -> None:
-        self._newest = 0.0
-        self._ends: list[float] = []
-
-    def learn(self, number: int, page: RawPage) -> None:
-        """Take in page `number` of the list, counted from 0."""
-        # Times count backwards from here on, so that they grow from page to page.
-        first, last = read_batch(page.data[0]), read_batch(page.data[-1])
-        if isinstance(first, BatchesError) or isinstance(last, BatchesError):
-            return
-        if number == 0:
-            self._newest = -first.created_at.timestamp()
-        later = self._ends[number + 1 :] if page.has_more else []
-        self._ends[number:] = [-last.created_at.timestamp(), *later]
-
-    def number_of(self, created_at: float) -> int:
-        """Return the page on which a batch stands; beyond the known pages, judged by the time that they cover."""
-        age = -created_at
-        number = bisect_left(self._ends, age)
-        if 0 < number == len(self._ends) and self._ends[-1] > self._newest:
-            between = (self._ends[-1] - self._newest) / (number * MAX_PAGE - 1)
-            number += (round((age - self._ends[-1]) / between) - 1) // MAX_PAGE
-        return number
-
-
-def read_batch(raw: dict[str, Any]) -> MessageBatch | BatchesError:
-    """Return a batch of a page, or what is wrong with it."""
-    try:
-        return MessageBatch.model_validate(raw)
-    except ValidationError as error:
-        return InvalidResponseError(f"Could not list batches: a batch cannot be read ({error.error_count()} problems).")
-
-
-def worth_a_page(numbers: Iterable[int], page: int) -> bool:
-    """Whether reading on from page `page` answers enough of the waits whose batches stand on pages `numbers`."""
-    answered = 0
-    for number, count in sorted(Counter(numbers).items()):
-        if number >= page:
-            answered += count
-            if answered - (number - page + 1) >= WORTH:
-                return True
-    return False
 
 
 class Seat:
@@ -129,10 +77,12 @@ class Poller:
     """Looks at the batches of many waits through one client, for as long as there are waits.
 
     :param open_client: Opens the client, when the first wait comes; what it raises, that wait raises.
+    :param patience: See PATIENCE.
     """
 
-    def __init__(self, open_client: Callable[[], Awaitable[AsyncBatchesClient]]) -> None:
+    def __init__(self, open_client: Callable[[], Awaitable[AsyncBatchesClient]], patience: int = PATIENCE) -> None:
         self._open_client = open_client
+        self._patience = patience
         self._lock = asyncio.Lock()
         self._client: AsyncBatchesClient | None = None
         self._task: asyncio.Task[None] | None = None
@@ -142,8 +92,13 @@ class Poller:
         self._held_until = 0.0
         self._held_by: RateLimitError | None = None
         self._holds = 0
+        #: The last refusal of the key, until it is acted on.
+        self._denied: BatchesError | None = None
+        #: Whether the client was opened anew because of one, and nothing has been answered since.
+        self._renewed = False
         self._pages = Pages()
-        self._lists = True
+        self._list_failures = 0
+        self._lists_from = 0.0
 
     @property
     def busy(self) -> bool:
@@ -190,7 +145,7 @@ class Poller:
             if self._task is None:
                 self._client = await self._open_client()
                 # In an empty context: that of the wait that came first would make its log everybody's.
-                self._task = contextvars.Context().run(asyncio.create_task, self._run(self._client))
+                self._task = contextvars.Context().run(asyncio.create_task, self._run())
 
     async def _stop(self) -> None:
         async with self._lock:
@@ -204,13 +159,15 @@ class Poller:
             await self._client.aclose()
             self._task = self._client = None
 
-    async def _run(self, client: AsyncBatchesClient) -> None:
+    async def _run(self) -> None:
         try:
-            while True:
+            while self._client:
                 await self._sleep_until(min(map(self._next_look, self._seats), default=float("inf")))
-                await self._cycle(client)
-        except Exception as error:
-            # No wait may hang because of a mistake in here.
+                await self._cycle(self._client)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # No wait may hang because of a mistake in here, or of what a signal's handler raises: Airflow's timeout.
             for seat in self._seats:
                 if not seat.outcome.done():
                     seat.outcome.set_exception(error)
@@ -224,8 +181,12 @@ class Poller:
     async def _sleep_until(self, due: float) -> None:
         self._wake.clear()
         self._sleeps_until = due
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), max(0.0, min(due - time.time(), MAX_SLEEP)))
+        # Not asyncio.wait_for, which up to Python 3.11 loses a cancel that comes as `_wake` is set.
+        alarm = asyncio.get_running_loop().call_later(max(0.0, min(due - time.time(), MAX_SLEEP)), self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            alarm.cancel()
         self._sleeps_until = 0.0
 
     async def _cycle(self, client: AsyncBatchesClient) -> None:
@@ -240,6 +201,22 @@ class Poller:
                 seats[seat.wait.batch_id].append(seat)
             if await self._read_pages(client, seats, due, now):
                 await self._retrieve_each(client, seats, due, now)
+            if self._denied:
+                denied, self._denied = self._denied, None
+                self._renewed = not self._renewed and await self._renew(client)
+                for seat in () if self._renewed else self._seats:
+                    seat.told(denied)
+
+    async def _renew(self, client: AsyncBatchesClient) -> bool:
+        """Open the client anew; return whether the connection has other settings by now, such as a new key."""
+        try:
+            self._client = await self._open_client()
+        except Exception as error:
+            # Its text may hold anything.
+            log.warning("The key is refused, and the connection cannot be read again: %s", type(error).__name__)
+            return False
+        await client.aclose()
+        return self._client.settings != client.settings
 
     async def _read_pages(
         self, client: AsyncBatchesClient, seats: Mapping[str, list[Seat]], due: list[Seat], now: float
@@ -247,12 +224,14 @@ class Poller:
         """Answer what pages answer more cheaply than retrieves; return whether the cycle goes on."""
         near = {seat.wait.batch_id: seat for seat in self._seats if seat.near <= now and not seat.outcome.done()}
         most, number, fruitless, cursor = len(near), 0, 0, None
-        while self._lists and number < most and worth_a_page(self._numbers(near.values(), number, fruitless), number):
+        lists = self._lists_from <= now
+        while lists and number < most and worth_a_page(self._numbers(near.values(), number, fruitless), number):
             try:
                 page = await client.raw_page(cursor, retries=0)
             except BatchesError as error:
-                return self._page_failed(error, number, due)
-            self._holds = 0
+                return await self._page_failed(client, error, number, due)
+            self._list_failures = 0
+            self._answered()
             before = len(near)
             for index, raw in enumerate(page.data):
                 if waiting := seats.get(str(raw.get("id"))):
@@ -282,18 +261,29 @@ class Poller:
             elif fruitless * UNKNOWN_PER_PAGE < unknown:
                 yield number
 
-    def _page_failed(self, error: BatchesError, number: int, due: list[Seat]) -> bool:
+    async def _page_failed(self, client: AsyncBatchesClient, error: BatchesError, number: int, due: list[Seat]) -> bool:
         if self._concerns_all(error):
             return False
-        if number == 0 and not error.transient:
-            log.warning("Batches cannot be listed, so each is retrieved. %s", error)
-            self._lists = False
+        if number == 0 and (not error.transient or await self._only_the_list_fails(client, due[0])):
+            log.warning("Batches cannot be listed, so for %.0f s each is retrieved. %s", LIST_AGAIN, error)
+            self._lists_from, self._list_failures = time.time() + LIST_AGAIN, self._patience - 1
             return True
         # A refusal behind the first page is about the page (the batch before it may be gone), not about the waits.
         trouble = error if error.transient else InvalidResponseError(str(error))
         for seat in due:
             seat.told(trouble)
         return False
+
+    async def _only_the_list_fails(self, client: AsyncBatchesClient, seat: Seat) -> bool:
+        """Count a failure of the list; return whether it has often failed while a batch can be retrieved."""
+        self._list_failures += 1
+        if self._list_failures % self._patience:
+            return False
+        try:
+            await client.retrieve(seat.wait.batch_id, retries=0)
+        except BatchesError as error:
+            return not self._concerns_all(error) and not error.transient
+        return True
 
     async def _retrieve_each(
         self, client: AsyncBatchesClient, seats: Mapping[str, list[Seat]], due: list[Seat], now: float
@@ -309,7 +299,7 @@ class Poller:
         answer: MessageBatch | BatchesError
         try:
             answer = await client.retrieve(seats[0].wait.batch_id, retries=0)
-            self._holds = 0
+            self._answered()
         except BatchesError as error:
             if self._concerns_all(error):
                 return False
@@ -317,6 +307,9 @@ class Poller:
         for seat in seats:
             seat.told(answer)
         return True
+
+    def _answered(self) -> None:
+        self._holds, self._renewed = 0, False
 
     def _concerns_all(self, error: BatchesError) -> bool:
         """Act on an answer that is about the connection, not about a batch; return whether it is one."""
@@ -330,8 +323,7 @@ class Poller:
                 log.warning("%d waits are held back for %.1f s. %s", len(self._seats), pause, error)
             return True
         if is_about_the_key(error):
-            for seat in self._seats:
-                seat.told(error)
+            self._denied = error
             return True
         return False
 

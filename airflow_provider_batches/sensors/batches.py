@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -30,12 +31,12 @@ from airflow_provider_batches._task import (
     check_seconds,
     time_to_wait,
 )
-from airflow_provider_batches.api import AsyncBatchesClient, Outcome, Wait
+from airflow_provider_batches.api import AsyncBatchesClient, BatchesError, Outcome, Wait
 from airflow_provider_batches.api.endpoints import check_batch_ids
-from airflow_provider_batches.api.poller import Poller
+from airflow_provider_batches.api.poller import PATIENCE, Poller
 from airflow_provider_batches.api.waiting import combine
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, BatchesHook
-from airflow_provider_batches.triggers.batches import FIRST_LOOK, BatchEndedTrigger
+from airflow_provider_batches.triggers.batches import CANCELS, FIRST_LOOK, BatchEndedTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -60,8 +61,8 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     :param fail_on_partial_error: Whether a batch with errored or expired requests fails the task. Default False: a
         warning in the log.
     :param ignore_if_missing: Whether a batch that the API does not know is success. Default False.
-    :param cancel_on_kill: Whether to cancel the batch when a person ends the task. Default False: a sensor does not
-        own the batch. For a deferred task this takes Airflow 3.3+.
+    :param cancel_on_kill: Whether to cancel the batch when a person ends the task, though not when its time is over.
+        Default False: a sensor does not own the batch. For a deferred task this takes Airflow 3.3+.
     :param start_from_trigger: Whether a deferrable task begins in the triggerer, without a process on a worker.
         Default False. Takes Airflow 3.3+; before, and for mapped tasks, the task begins on a worker as ever. The
         batch ID must be literal or a template on `params` or `dag_run.conf`.
@@ -100,6 +101,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         self.fail_on_partial_error = fail_on_partial_error
         self.ignore_if_missing = ignore_if_missing
         self.cancel_on_kill = cancel_on_kill
+        self._timed_out = False
         self.end_from_trigger = end_from_trigger
         self._wants_trigger_start = deferrable and start_from_trigger
         # A mapped task begins on a worker, which can read XComs.
@@ -174,17 +176,29 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
 
     def on_kill(self) -> None:
         """Cancel the batches if asked to, since the task is ended on its worker."""
-        for batch_id in check_batch_ids(self.batch_id) if self.cancel_on_kill else ():
+        # Airflow also calls this where the execution_timeout is over, and then the batches go on.
+        if not self.cancel_on_kill or self._timed_out:
+            return
+        self.hook.get_conn()
+        # At once, since Airflow leaves a task only some seconds to end.
+        with ThreadPoolExecutor(CANCELS) as pool:
+            list(pool.map(self._cancel, check_batch_ids(self.batch_id)))
+
+    def _cancel(self, batch_id: str) -> None:
+        try:
             batch = self.hook.cancel_batch(batch_id)
-            self.log.info(
-                "The task is ended: batch %s is %s (request-id %s)", batch.id, batch.processing_status, batch.request_id
-            )
+        except BatchesError as error:
+            self.log.warning("The task is ended, but batch %s is not canceled: %s", batch_id, error)
+            return
+        self.log.info(
+            "The task is ended: batch %s is %s (request-id %s)", batch_id, batch.processing_status, batch.request_id
+        )
 
     @property
     def _longest_pause(self) -> float:
-        if self.max_wait:
-            return float(self.max_wait.total_seconds())
-        return float(self.timeout if self.exponential_backoff else self.poke_interval)
+        if not self.exponential_backoff:
+            return float(self.poke_interval)
+        return float(self.max_wait.total_seconds() if self.max_wait else self.timeout)
 
     @property
     def _trigger_options(self) -> dict[str, bool]:
@@ -212,7 +226,9 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
 
         async def look() -> Outcome | None:
             seconds = self._leaves_at(waits[0], leave) - time.time()
-            watch = asyncio.ensure_future(Poller(open_client).wait(waits, time.time(), self.log.info, self._fails))
+            # A process that soon leaves again has no time to be patient with a broken list.
+            poller = Poller(open_client, 1 if self.reschedule else PATIENCE)
+            watch = asyncio.ensure_future(poller.wait(waits, time.time(), self.log.info, self._fails))
             await asyncio.wait([watch], timeout=seconds if seconds < float("inf") else None)
             # The next process would begin to doubt anew, and never come to believe that a batch is missing. Unlike a
             # trigger it would also be no quicker than this one, where the answers take longer than it may stay.
@@ -252,11 +268,15 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     @contextmanager
     def _failures(self) -> Iterator[None]:
         """Fail as Airflow does, or skip where `soft_fail` or `never_fail` says so: the same in every mode."""
+        final = (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout, TaskDeferralError)
         try:
             with airflow_errors():
                 yield
-        except (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout, TaskDeferralError) as error:
-            if self.soft_fail or self.never_fail:
+        except (AirflowSkipException, AirflowRescheduleException):
+            raise
+        except (Exception, AirflowTaskTimeout) as error:
+            self._timed_out = isinstance(error, AirflowTaskTimeout)
+            if self.never_fail or (self.soft_fail and isinstance(error, final)):
                 name = "soft_fail" if self.soft_fail else "never_fail"
                 raise AirflowSkipException(f"Skipped, since {name} is set: {error}") from error
             raise

@@ -12,10 +12,10 @@ from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_batches.api import InvalidArgumentError, Outcome, Wait
+from airflow_provider_batches.api import BatchesError, InvalidArgumentError, Outcome, Wait
 from airflow_provider_batches.api.endpoints import check_batch_ids
 from airflow_provider_batches.api.poller import Poller
-from airflow_provider_batches.api.waiting import combine
+from airflow_provider_batches.api.waiting import check_seconds, combine
 from airflow_provider_batches.hooks.batches import BatchesHook
 
 # Airflow tells by the context whose log a line belongs to. A logger of its own for each trigger would be as heavy as
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 #: Seconds after its deferral before which a wait neither looks nor fires: an event that comes before the scheduler
 #: has seen the deferring process end would fail the task.
 FIRST_LOOK = 5.0
+
+#: Cancels in flight at once, where a person ends a task that waits for many batches.
+CANCELS = 16
 
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = WeakKeyDictionary()
 
@@ -104,7 +107,8 @@ class BatchEndedTrigger(BaseTrigger):
             ignore_if_missing=self.ignore_if_missing, fail_on_partial_error=self.fail_on_partial_error
         )
         if self.end_from_trigger and not failure:
-            log.info("%s", outcome.message)
+            counts = outcome.request_counts
+            (log.warning if counts.errored or counts.expired else log.info)("%s", outcome.message)
             yield TaskSuccessEvent()
         else:
             yield TriggerEvent(outcome.event())
@@ -113,15 +117,24 @@ class BatchEndedTrigger(BaseTrigger):
         """Cancel the batches if asked to, since a person ended the task (Airflow 3.3+)."""
         if not self.cancel_on_kill:
             return
+        places = asyncio.Semaphore(CANCELS)
         async with await BatchesHook(self.conn_id).aget_conn() as client:
-            for batch_id in check_batch_ids(self.batch_id):
-                batch = await client.cancel(batch_id)
+
+            async def cancel(batch_id: str) -> None:
+                try:
+                    async with places:
+                        batch = await client.cancel(batch_id)
+                except BatchesError as error:
+                    log.warning("The task was ended by a user, but batch %s is not canceled: %s", batch_id, error)
+                    return
                 log.info(
                     "The task was ended by a user: batch %s is %s (request-id %s)",
                     batch_id,
                     batch.processing_status,
                     batch.request_id,
                 )
+
+            await asyncio.gather(*map(cancel, check_batch_ids(self.batch_id)))
 
     def _quiet_seconds(self) -> float:
         """Return the rest of the seconds after the deferral; bounded, since the worker's clock may go ahead."""
@@ -149,12 +162,15 @@ class BatchEndedTrigger(BaseTrigger):
         return combine(batch_ids, outcomes, ignore_if_missing=self.ignore_if_missing)
 
     def _waits(self) -> list[Wait]:
+        poll_interval = check_seconds("poll_interval", self.poll_interval)
         start = time.time() if self.start_time is None else self.start_time
-        end = self.end_time if self.end_time is not None else start + (self.timeout or 0.0)
+        end = self.end_time
+        if end is None:
+            end = start + (0.0 if self.timeout is None else check_seconds("timeout", self.timeout))
         return [
             Wait(
                 batch_id,
-                poll_interval=self.poll_interval,
+                poll_interval=poll_interval,
                 start_time=start,
                 end_time=end,
                 first_pause=FIRST_LOOK,

@@ -21,6 +21,7 @@ from airflow_provider_batches._compat import (
     AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
 )
 from airflow_provider_batches.emulator import Emulator
 
@@ -149,7 +150,10 @@ class Runner:
             run.state, run.error = "skipped", error
         except (AirflowFailException, AirflowSensorTimeout) as error:
             run.state, run.error = "failed", error
-        except BaseException as error:  # AirflowTaskTimeout is one
+        except AirflowTaskTimeout as error:
+            run.tasks[-1].on_kill()
+            run.state, run.error = "retry", error
+        except BaseException as error:
             run.state, run.error = "retry", error
         finally:
             for task in run.tasks:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from airflow_provider_batches._compat import (
 from airflow_provider_batches.emulator import Emulator, Fault
 from airflow_provider_batches.hooks.batches import look_until
 from airflow_provider_batches.sensors.batches import BatchEndedSensor
+from airflow_provider_batches.triggers.batches import BatchEndedTrigger
 
 try:  # 3.2+
     from airflow.sdk.exceptions import TaskDeferred
@@ -356,9 +358,13 @@ def test_pauses_double_up_to_poke_interval(api: Emulator, run: Any, monkeypatch:
 @pytest.mark.usefixtures("real_pauses")
 @pytest.mark.parametrize(
     ("options", "longest"),
-    [({"exponential_backoff": True}, 4096), ({"exponential_backoff": True, "max_wait": timedelta(minutes=5)}, 300)],
+    [
+        ({"exponential_backoff": True}, 4096),
+        ({"exponential_backoff": True, "max_wait": timedelta(minutes=5)}, 300),
+        ({"max_wait": timedelta(minutes=5)}, 60),
+    ],
 )
-def test_with_exponential_backoff_they_go_on(
+def test_with_exponential_backoff_alone_they_go_on(
     options: dict[str, Any], longest: float, api: Emulator, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
@@ -429,6 +435,23 @@ def test_a_trigger_that_breaks_is_skipped_where_failures_are(options: dict[str, 
         sensor.resume_execution("__fail__", {"error": "Trigger failure"}, _context(task_instance("wait")))
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("name", "state"), [("never_fail", "skipped"), ("soft_fail", "retry")])
+def test_never_fail_alone_skips_whatever_goes_wrong(mode: str, name: str, state: str, run: Any) -> None:
+    done = run(BatchEndedSensor, batch_id="msgbatch_1", conn_id="nowhere", **{name: True}, **MODES[mode][0])
+    assert done.state == state, done.error
+    assert "nowhere" in done.text
+
+
+@pytest.mark.parametrize(("options", "error"), [({"never_fail": True}, AirflowSkipException), ({}, KeyError)])
+def test_so_does_a_deferral_that_ends_in_a_mistake(
+    options: dict[str, Any], error: type[Exception], task_instance: Any
+) -> None:
+    sensor = _sensor("msgbatch_1", deferrable=True, **options)
+    with pytest.raises(error):
+        sensor.resume_execution("execute_complete", {"event": {}}, _context(task_instance("wait")))
+
+
 def test_a_trigger_that_breaks_fails_the_try(task_instance: Any) -> None:
     with pytest.raises(TaskDeferralError):
         _sensor("msgbatch_1").resume_execution("__fail__", {"error": "x"}, _context(task_instance("wait")))
@@ -472,6 +495,51 @@ def test_the_end_of_a_running_task_cancels_the_batch_only_if_asked(asked: bool, 
     batch_id = api.add_batch()
     _sensor(batch_id, cancel_on_kill=asked).on_kill()
     assert api.count("cancel") == asked
+
+
+def test_it_cancels_many_at_once_and_goes_on_behind_one_that_is_gone(
+    api: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_batches.api.flows.MISSING_PAUSES", (0.2, 0.2, 0.2))
+    ids = [api.add_batch() for _ in range(20)]
+    api.fault(Fault("cancel", times=None, delay=0.1))
+    begun = time.monotonic()
+    _sensor(["msgbatch_01Unknown", *ids], cancel_on_kill=True).on_kill()
+    assert all((api.batch(batch_id) or {})["cancel_initiated_at"] for batch_id in ids)
+    assert time.monotonic() - begun < 1.5
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_end_of_the_time_cancels_nothing(mode: str, api: Emulator, runner: Any) -> None:
+    options, restarts = MODES[mode]
+    limit = timedelta(seconds=SOON)
+    done = runner(restarts)(
+        BatchEndedSensor,
+        batch_id=api.add_batch(10),
+        cancel_on_kill=True,
+        execution_timeout=limit,
+        poke_interval=POLL,
+        **options,
+    )
+    assert (type(done.error), api.count("cancel")) == (AirflowTaskTimeout, 0), done.error
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_nor_does_the_alarm_that_airflow_sets_for_it(several: bool, api: Emulator, task_instance: Any) -> None:
+    def alarm(*_: Any) -> None:
+        raise AirflowTaskTimeout
+
+    ids = [api.add_batch(10) for _ in range(2)]
+    sensor = _sensor(ids if several else ids[0], cancel_on_kill=True)
+    before = signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(AirflowTaskTimeout):
+            sensor.execute(_context(task_instance("wait")))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    sensor.on_kill()
+    assert api.count("cancel") == 0
 
 
 SEVERAL_MODES = {name: mode for name, mode in MODES.items() if name != "deferrable-restarted"}
@@ -542,6 +610,20 @@ def test_several_that_do_not_end_in_time_are_a_timeout(
     assert "1 of 2 batches have ended" in done.text
 
 
+@pytest.mark.parametrize("mode", SEVERAL_MODES)
+@pytest.mark.parametrize(
+    "fault", [{"status": 501}, {"body": "<p>"}, {"hang": True}], ids=["501", "unreadable", "hangs"]
+)
+def test_several_are_waited_for_where_the_list_alone_is_broken(
+    mode: str, fault: dict[str, Any], api: Emulator, run: Any, connect: Callable[..., str]
+) -> None:
+    connect(host=api.url, extra={"timeout": 0.1})
+    ids = [api.add_batch(10, status="in_progress", batch_seconds=0.2) for _ in range(3)]
+    api.fault(Fault("list", times=None, **fault))
+    done = run(BatchEndedSensor, batch_id=ids, poke_interval=POLL, timeout=10, **SEVERAL_MODES[mode][0])
+    assert (done.state, done.value) == ("success", ids), done.error
+
+
 def test_a_list_that_a_template_shows_is_a_list(api: Emulator, run: Any) -> None:
     ids = [api.add_batch(status="ended") for _ in range(2)]
     done = run(BatchEndedSensor, batch_id="{{ params.ids }}", params={"ids": ids})
@@ -564,6 +646,23 @@ def test_a_wait_may_end_in_the_triggerer(api: Emulator, task_instance: Any) -> N
     (event,) = asyncio.run(events())
     assert type(event).__name__ == "TaskSuccessEvent"
     assert deferred.value.method_name
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "level"), [({"succeeded": 10}, "INFO"), ({"errored": 10}, "WARNING"), ({"expired": 10}, "WARNING")]
+)
+def test_there_too_errored_requests_are_a_warning_in_the_log(
+    outcomes: dict[str, int], level: str, api: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch_id = api.add_batch(10, status="ended", outcomes=outcomes)
+    trigger = BatchEndedTrigger(batch_id, "anthropic_default", POLL, timeout=10, end_from_trigger=True)
+
+    async def events() -> list[Any]:
+        return [event async for event in trigger.run()]
+
+    with caplog.at_level("INFO", logger=BatchEndedTrigger.__module__):
+        asyncio.run(events())
+    assert [record.levelname for record in caplog.records if "has ended" in record.getMessage()] == [level]
 
 
 @pytest.mark.parametrize("prepare", [_unknown, _runs_on, _faulty(_runs_on, status=401, **LATER)])

@@ -101,6 +101,14 @@ async def test_wrong_settings_are_one_event(connect: Callable[..., str]) -> None
     assert "Connection 'wrong'" in event["message"]
 
 
+@pytest.mark.parametrize("name", ["poll_interval", "timeout"])
+@pytest.mark.parametrize("value", [0, -1, "60", True, float("inf")])
+async def test_another_duration_is_one_event(name: str, value: Any, api: Emulator) -> None:
+    (event,) = await _events(_trigger(api.add_batch(), end_time=None, **{"timeout": 1, name: value}))
+    assert (event["status"], api.count()) == ("refused", 0)
+    assert event["message"].startswith(f"{name}: got {value!r}; it must be")
+
+
 async def test_the_end_of_the_time_is_one_event_with_what_was_seen(api: Emulator) -> None:
     batch_id = api.add_batch(10)
     (event,) = await _events(_trigger(batch_id, end_time=time.time() + 0.1))
@@ -210,6 +218,18 @@ async def test_looks_keep_to_the_poll_interval(api: Emulator) -> None:
     batch_id = api.add_batch(10, status="in_progress", batch_seconds=0.5)
     await _events(_trigger(batch_id, poll_interval=0.1))
     assert 4 <= api.count("retrieve") <= 7
+
+
+async def test_it_cancels_many_at_once_and_goes_on_behind_one_that_is_gone(
+    api: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_batches.api.flows.MISSING_PAUSES", (0.2, 0.2, 0.2))
+    ids = [api.add_batch() for _ in range(20)]
+    api.fault(Fault("cancel", times=None, delay=0.1))
+    begun = time.monotonic()
+    await _trigger(["msgbatch_01Unknown", *ids], cancel_on_kill=True).on_kill()
+    assert all((api.batch(batch_id) or {})["cancel_initiated_at"] for batch_id in ids)
+    assert time.monotonic() - begun < 1.5
 
 
 @pytest.mark.parametrize("asked", [True, False])

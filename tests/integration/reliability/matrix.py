@@ -133,11 +133,12 @@ LEGEND = {
         "The wait goes on: it looks again after 2, 4, 8 s ... (in the triggerer 5, 5, 8 s ...) up to the poll "
         "interval, or as `retry-after` asks: 10 minutes at most, and 60 s where a 429 holds all waits of a connection "
         "back. What has become of the batch meanwhile is seen one such pause after the end of the trouble at the "
-        "latest. Trouble that lasts until `timeout` is told in the error of the timeout."
+        "latest. Trouble that lasts until `timeout` is told in the error of the timeout. Where only the list is in "
+        "trouble, several batches are retrieved one by one after its third failure."
     ),
     "ends": "The wait ends at once: to ask again is of no use.",
     "retrieves": (
-        "The batches can no longer be listed, so each is retrieved from then on. Where that is answered, nothing is "
+        "The batches can no longer be listed, so each is retrieved for 10 minutes. Where that is answered, nothing is "
         "noticed; where it meets the same fault, the wait ends."
     ),
 }

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from airflow_provider_batches.api import (
     AccessDeniedError,
+    APIConnectionError,
     APIStatusError,
     BatchesError,
     InvalidArgumentError,
+    InvalidResponseError,
     MessageBatch,
     NotFoundError,
     Outcome,
@@ -26,7 +28,8 @@ from airflow_provider_batches.api import (
 )
 from airflow_provider_batches.api import poller as module
 from airflow_provider_batches.api.models import RawPage
-from airflow_provider_batches.api.poller import Pages, Poller, worth_a_page
+from airflow_provider_batches.api.pages import Pages, worth_a_page
+from airflow_provider_batches.api.poller import Poller
 
 NEWEST = datetime(2026, 11, 1, tzinfo=timezone.utc)
 PAGE = 10
@@ -49,7 +52,8 @@ def a_batch(number: int, status: str = "in_progress") -> MessageBatch:
 class FakeClient:
     """An API in memory, whose list holds batches b0 (newest), b1, ... and that counts what it is asked."""
 
-    def __init__(self, batches: int = 0) -> None:
+    def __init__(self, batches: int = 0, key: str = "one") -> None:
+        self.settings = key
         self.batches = {f"b{number}": a_batch(number) for number in range(batches)}
         self.asked: list[str] = []
         self.in_flight = self.most_in_flight = 0
@@ -118,7 +122,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_PAGE", PAGE)
+    monkeypatch.setattr("airflow_provider_batches.api.pages.MAX_PAGE", PAGE)
 
 
 class Waiters:
@@ -127,10 +131,13 @@ class Waiters:
     def __init__(self, client: FakeClient, clock: Clock) -> None:
         self.client, self.clock = client, clock
         self.poller = Poller(self.open)
+        self.poller._client = client  # type: ignore[assignment]
         self.lines: list[str] = []
+        self.opened: list[FakeClient] = []
 
     async def open(self) -> Any:
-        return self.client
+        self.opened.append(FakeClient(20, self.client.settings))
+        return self.opened[-1]
 
     def add(self, *numbers: int, poll_interval: float = 10.0, timeout: float = 3600.0) -> list[module.Seat]:
         seats = []
@@ -271,7 +278,7 @@ async def test_two_waits_for_one_batch_cost_one_request(clock: Clock) -> None:
 async def test_retrieves_in_flight_are_bounded(clock: Clock) -> None:
     client = FakeClient(0)
     waiters = Waiters(client, clock)
-    waiters.poller._lists = False
+    waiters.poller._lists_from = clock.now + 3600
     waiters.add(*range(50))
     await waiters.cycle()
     assert client.most_in_flight == module.IN_FLIGHT
@@ -347,6 +354,58 @@ async def test_a_401_ends_every_wait(clock: Clock) -> None:
     assert {seat.outcome.result().status for seat in seats} == {"refused"}
 
 
+async def a_new_key(life: Life, *numbers: int) -> tuple[FakeClient, list[Outcome]]:
+    """Give the connection a new key while the old one is refused; return its client, and how a wait ends."""
+    life.client.error = None
+    task = life.wait(*numbers)
+    await until(lambda: len(life.client.asked) > len(numbers))
+    old, life.client = life.client, FakeClient(20, "two")
+    life.client.end(*numbers)
+    old.error = AccessDeniedError("revoked", status=401)
+    return old, await task
+
+
+@pytest.mark.parametrize("waits", [1, 12])
+async def test_a_connection_s_new_key_takes_the_place_of_the_refused_one(waits: int) -> None:
+    life = Life()
+    old, outcomes = await a_new_key(life, *range(waits))
+    assert {outcome.status for outcome in outcomes} == {"ended"}
+    assert (life.opened, old.closed, life.idle) == (2, True, True)
+
+
+async def test_a_new_key_that_is_refused_too_ends_every_wait(clock: Clock) -> None:
+    waiters = Waiters(FakeClient(3), clock)
+    seats = waiters.add(0, 1)
+    waiters.client.error = AccessDeniedError("no", status=401)
+    keys = iter("abcdef")
+
+    async def open_client() -> Any:
+        client = FakeClient(3, next(keys))
+        client.error = waiters.client.error
+        return client
+
+    waiters.poller._open_client = open_client
+    await waiters.cycle()
+    assert not any(seat.outcome.done() for seat in seats)
+    waiters.client = waiters.poller._client  # type: ignore[assignment]
+    await waiters.cycle()
+    assert ({seat.outcome.result().status for seat in seats}, next(keys)) == ({"refused"}, "b")
+
+
+async def test_a_connection_that_cannot_be_read_again_ends_every_wait(clock: Clock) -> None:
+    waiters = Waiters(FakeClient(3), clock)
+    seats = waiters.add(0, 1)
+    waiters.client.error = AccessDeniedError("no", status=401)
+
+    async def open_client() -> Any:
+        raise KeyError("no such connection")
+
+    waiters.poller._open_client = open_client
+    await waiters.cycle()
+    assert {seat.outcome.result().status for seat in seats} == {"refused"}
+    assert (waiters.poller._client, waiters.client.closed) == (waiters.client, False)
+
+
 async def test_a_spend_limit_ends_every_wait(clock: Clock) -> None:
     waiters = Waiters(FakeClient(3), clock)
     seats = waiters.add(0, 1)
@@ -379,7 +438,7 @@ async def test_a_limit_that_asks_for_no_pause_is_asked_less_and_less_often(clock
 
 async def test_a_429_in_the_middle_of_retrieves_ends_the_cycle(clock: Clock) -> None:
     waiters = Waiters(FakeClient(0), clock)
-    waiters.poller._lists = False
+    waiters.poller._lists_from = clock.now + 3600
     waiters.add(*range(30))
     waiters.client.error = RateLimitError("slow", status=429, retry_after=20.0)
     assert len(await waiters.cycle()) == module.IN_FLIGHT
@@ -402,9 +461,14 @@ async def test_an_outage_costs_one_request_a_cycle_and_ends_no_wait(clock: Clock
     waiters = Waiters(FakeClient(20), clock)
     seats = waiters.add(*range(20))
     waiters.client.error = ServerError("down", status=503)
-    for pause in (0, 2, 4, 8, 10, 10):
-        assert await waiters.cycle(pause) == ["page"]
+    asked = [await waiters.cycle(pause) for pause in (0, 2, 4, 8, 10, 10)]
+    assert [requests[0] for requests in asked] == ["page"] * 6
+    # Whether the list alone is broken is asked of one batch, with each third page.
+    assert [len(requests) for requests in asked] == [1, 1, 2, 1, 1, 2]
+    assert waiters.client.most_in_flight == 1
     assert not any(seat.outcome.done() for seat in seats)
+    waiters.client.error = None
+    assert await waiters.cycle(10) == ["page", "page"]
 
 
 async def test_where_listing_is_refused_each_batch_is_retrieved(clock: Clock) -> None:
@@ -413,6 +477,37 @@ async def test_where_listing_is_refused_each_batch_is_retrieved(clock: Clock) ->
     waiters.client.page_error[0] = AccessDeniedError("no lists", status=403)
     assert sorted(await waiters.cycle()) == ["b0", "b1", "b2", "b3", "b4", "page"]
     assert "page" not in await waiters.cycle(10)
+    waiters.client.page_error.clear()
+    assert await waiters.cycle(module.LIST_AGAIN) == ["page"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ServerError("x", status=501), InvalidResponseError("x"), APIConnectionError("x")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_list_that_fails_alone_keeps_no_wait_from_its_answer(error: BatchesError, clock: Clock) -> None:
+    waiters = Waiters(FakeClient(5), clock)
+    seats = waiters.add(*range(5))
+    waiters.client.page_error[0] = error
+    assert [await waiters.cycle(pause) for pause in (0, 2)] == [["page"], ["page"]]
+    waiters.client.end(*range(4))
+    assert (await waiters.cycle(4))[0] == "page"
+    assert sum(seat.outcome.done() for seat in seats) == 4
+    assert await waiters.cycle(10) == ["b4"]
+
+
+async def test_a_list_that_goes_on_failing_is_tried_now_and_then(clock: Clock) -> None:
+    waiters = Waiters(FakeClient(5), clock)
+    waiters.add(*range(5))
+    waiters.client.page_error[0] = ServerError("x", status=501)
+    for pause in (0, 2, 4):
+        await waiters.cycle(pause)
+    asked = await waiters.cycle(module.LIST_AGAIN)
+    assert (asked[0], set(asked[1:])) == ("page", {f"b{number}" for number in range(5)})
+    waiters.client.page_error.clear()
+    assert "page" not in await waiters.cycle(10)
+    assert await waiters.cycle(module.LIST_AGAIN) == ["page"]
 
 
 async def test_a_refused_later_page_is_a_passing_trouble(clock: Clock) -> None:
@@ -550,6 +645,41 @@ async def test_a_mistake_in_the_poller_hangs_no_wait() -> None:
     with pytest.raises(ZeroDivisionError):
         await life.wait(0)
     assert life.idle
+
+
+async def test_nor_does_what_a_signal_raises_in_it() -> None:
+    class Alarm(BaseException):
+        pass
+
+    life = Life()
+
+    async def interrupted(batch_id: str, *, retries: int) -> MessageBatch:
+        raise Alarm
+
+    life.client.retrieve = interrupted  # type: ignore[method-assign]
+    with pytest.raises(Alarm):
+        await asyncio.wait_for(life.wait(0), 10)
+    assert life.idle
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_waits_that_end_as_another_wakes_the_poller_leave_nothing_behind(turns: int) -> None:
+    life = Life()
+    now = time.time()
+
+    def sleeper(number: int, first_look: float) -> Any:
+        wait = Wait(f"b{number}", poll_interval=60, start_time=now, end_time=now + 100)
+        return asyncio.create_task(life.poller.wait([wait], now + first_look, life.lines.append))
+
+    late = sleeper(0, 50)
+    await asyncio.sleep(0.02)
+    sooner = sleeper(1, 5)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    late.cancel()
+    sooner.cancel()
+    _, left = await asyncio.wait([late, sooner], timeout=5)
+    assert (left, life.idle) == (set(), True)
 
 
 async def test_lines_go_into_the_context_of_their_own_wait() -> None:

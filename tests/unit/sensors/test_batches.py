@@ -96,4 +96,4 @@ def test_the_end_of_a_running_task_cancels_each_batch_if_asked(mocker: Any) -> N
     _sensor(batch_id=["msgbatch_1", "msgbatch_2"]).on_kill()
     hook.cancel_batch.assert_not_called()
     _sensor(batch_id=["msgbatch_1", "msgbatch_2"], cancel_on_kill=True).on_kill()
-    assert [call.args for call in hook.cancel_batch.call_args_list] == [("msgbatch_1",), ("msgbatch_2",)]
+    assert sorted(call.args for call in hook.cancel_batch.call_args_list) == [("msgbatch_1",), ("msgbatch_2",)]
