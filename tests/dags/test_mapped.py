@@ -33,9 +33,10 @@ def test_the_batches_of_a_mapped_task_are_waited_for_and_torn_down(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    batch_ids = [
-        batches_emulator.add_batch(status="in_progress", cancel_seconds=6.0 if deferrable else 0.5) for _ in "123"
-    ]
+    monkeypatch.setattr("airflow_provider_batches._task.WORKER_SECONDS", 0.0)
+    for module in ("_task", "sensors.batches", "triggers.batches"):
+        monkeypatch.setattr(f"airflow_provider_batches.{module}.FIRST_LOOK", 0.1)
+    batch_ids = [batches_emulator.add_batch(status="in_progress", cancel_seconds=1.0) for _ in "123"]
     code = DAG.replace("BATCH_IDS", repr(batch_ids)).replace("DEFERRABLE", repr(deferrable))
     (tmp_path / "mapped.py").write_text(code)
     monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path))
