@@ -23,8 +23,8 @@ from airflow_provider_batches.hooks.batches import BatchesHook
 log = logging.getLogger(__name__)
 
 #: Seconds after its deferral before which a wait neither looks nor fires: an event that comes before the scheduler
-#: has seen the deferring process end would fail the task.
-FIRST_LOOK = 5.0
+#: has seen the deferring process end would fail the task. On two busy cores that took it more than five seconds.
+FIRST_LOOK = 10.0
 
 #: Cancels in flight at once, where a person ends a task that waits for many batches.
 CANCELS = 16

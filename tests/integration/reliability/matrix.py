@@ -130,7 +130,7 @@ LEGEND = {
         "A 404 is believed only once the batch was looked for {looks} times over 7 s. One that passes is not noticed."
     ),
     "waits on": (
-        "The wait goes on: it looks again after 2, 4, 8 s ... (in the triggerer 5, 5, 8 s ...) up to the poll "
+        "The wait goes on: it looks again after 2, 4, 8 s ... (in the triggerer 10, 10, 10, 16 s ...) up to the poll "
         "interval, or as `retry-after` asks: 10 minutes at most, and 60 s where a 429 holds all waits of a connection "
         "back. What has become of the batch meanwhile is seen one such pause after the end of the trouble at the "
         "latest. Trouble that lasts until `timeout` is told in the error of the timeout. Where only the list is in "

@@ -43,7 +43,7 @@ def test_a_trigger_can_be_made_without_the_parameters_that_came_later() -> None:
 
 
 def test_the_first_seconds_after_a_deferral_are_left_to_the_scheduler() -> None:
-    assert batches.FIRST_LOOK == 5.0
+    assert batches.FIRST_LOOK == 10.0
 
 
 @pytest.mark.parametrize("start_time", [None, 1_000_000.4])
@@ -52,7 +52,7 @@ def test_triggers_that_come_within_a_second_look_together(start_time: float | No
     for now in (1_000_000.5, 1_000_000.7, 1_000_000.9):
         mocker.patch("airflow_provider_batches.triggers.batches.time.time", return_value=now)
         looks.append(BatchEndedTrigger(**{**VALUES, "start_time": start_time})._first_look())
-    assert looks == [1_000_001.0 if start_time is None else 1_000_006.0] * 3
+    assert looks == [1_000_001.0 if start_time is None else 1_000_011.0] * 3
 
 
 async def test_a_person_s_end_of_the_task_sends_nothing_unless_asked(mocker: Any) -> None:
