@@ -33,6 +33,8 @@ UNKNOWN_PER_PAGE = 4
 PATIENCE = 3
 #: Seconds after which a list that could not be read is tried again.
 LIST_AGAIN = 600.0
+#: Seconds that calls in flight have to end once nobody waits for them any more.
+GRACE = 0.5
 #: Batches of a page after which other tasks of the event loop get their turn.
 BREATH = 100
 #: Seconds between lines about the progress of several waits.
@@ -154,6 +156,9 @@ class Poller:
 
     async def _end(self) -> None:
         if self._task and self._client:
+            self._wake.set()
+            # A call that is canceled while its connection is being made would leave that open.
+            await asyncio.wait([self._task], timeout=GRACE)
             self._task.cancel()
             await asyncio.wait([self._task])
             await self._client.aclose()
@@ -161,7 +166,7 @@ class Poller:
 
     async def _run(self) -> None:
         try:
-            while self._client:
+            while self._seats and self._client:
                 await self._sleep_until(min(map(self._next_look, self._seats), default=float("inf")))
                 await self._cycle(self._client)
         except asyncio.CancelledError:

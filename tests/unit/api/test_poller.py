@@ -744,6 +744,30 @@ async def test_an_outcome_that_makes_the_others_pointless_ends_the_wait() -> Non
     assert "refused" in {outcome.status for outcome in await task}
 
 
+@pytest.mark.parametrize(("seconds", "ends"), [(0.05, True), (60.0, False)])
+async def test_a_call_that_nobody_waits_for_any_more_may_end_before_the_client_is_closed(
+    seconds: float, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Canceled while its connection was being made, it would leave that open."""
+    monkeypatch.setattr(module, "GRACE", 0.2)
+    life = Life()
+    ended: list[bool] = []
+
+    async def retrieve(batch_id: str, *, retries: int) -> MessageBatch:
+        if batch_id == "b0":
+            raise AccessDeniedError("no", status=403)
+        await asyncio.sleep(seconds)
+        ended.append(life.client.closed)
+        return a_batch(1)
+
+    life.client.retrieve = retrieve  # type: ignore[method-assign]
+
+    assert [outcome.status for outcome in await life.wait(0, 1)] == ["refused"]
+
+    assert ended == ([False] if ends else [])
+    assert life.idle
+
+
 async def test_no_batches_are_no_wait() -> None:
     life = Life()
     assert await life.poller.wait([], time.time(), life.lines.append) == []
