@@ -48,6 +48,11 @@ except ImportError:  # 3.0, 3.1
 STARTS_FROM_TRIGGER = tuple(int(part) for part in AIRFLOW_VERSION.split(".")[:2]) >= (3, 3)
 
 
+def task_ids(context: Mapping[str, Any]) -> list[str]:
+    """Return what tells a task from all others: the IDs of its DAG, its run and itself, and its map index."""
+    return [str(getattr(context["ti"], name, "")) for name in ("dag_id", "run_id", "task_id", "map_index")]
+
+
 class TaskMemory:
     """Keeps small JSON values of a task over its tries, which lose their XComs: in the task's state store, or before
     Airflow 3.3 in a Variable.
@@ -57,8 +62,7 @@ class TaskMemory:
 
     def __init__(self, context: Mapping[str, Any]) -> None:
         self._store = context.get("task_state_store")
-        ti = context["ti"]
-        self._ids = [str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index")]
+        self._ids = task_ids(context)
 
     @property
     def expires(self) -> bool:
@@ -110,4 +114,5 @@ __all__ = [
     "TaskMemory",
     "conf",
     "mask_secret",
+    "task_ids",
 ]

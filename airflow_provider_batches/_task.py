@@ -13,7 +13,6 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_batches._compat import AirflowException, AirflowFailException
 from airflow_provider_batches.api import BatchesError, Outcome, Wait
-from airflow_provider_batches.api.waiting import check_seconds as check_seconds
 from airflow_provider_batches.hooks.batches import BatchesHook, look_until
 from airflow_provider_batches.links.batches import BatchesConsoleLink
 from airflow_provider_batches.triggers.batches import FIRST_LOOK, BatchEndedTrigger
@@ -110,11 +109,6 @@ def is_retry(task: BaseOperator, context: Context) -> bool:
     """Return whether Airflow runs the task again by itself. A person who clears it starts with a first try."""
     ti = context["ti"]
     return ti.try_number > ti.max_tries - (task.retries or 0) + 1
-
-
-def task_ids(context: Context) -> list[str]:
-    """Return what tells a task from all others: the IDs of its DAG, its run and itself, and its map index."""
-    return [str(getattr(context["ti"], name, "")) for name in ("dag_id", "run_id", "task_id", "map_index")]
 
 
 def run_start(context: Context) -> datetime:

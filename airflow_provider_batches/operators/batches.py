@@ -12,13 +12,12 @@ from airflow_provider_batches._compat import conf
 from airflow_provider_batches._task import (
     BatchTask,
     airflow_errors,
-    check_seconds,
     is_retry,
     run_start,
     time_to_wait,
 )
 from airflow_provider_batches.api import BatchNotEndedError, NotFoundError, Outcome, Wait, check_batch_id
-from airflow_provider_batches.api.waiting import describe
+from airflow_provider_batches.api.waiting import check_seconds, describe
 from airflow_provider_batches.hooks.batches import (
     DEFAULT_POLL_INTERVAL,
     DEFAULT_TIMEOUT,

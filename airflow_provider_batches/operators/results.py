@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_batches._compat import AirflowFailException, AirflowSkipException
-from airflow_provider_batches._task import BatchTask, airflow_errors, task_ids
+from airflow_provider_batches._compat import AirflowFailException, AirflowSkipException, task_ids
+from airflow_provider_batches._task import BatchTask, airflow_errors
 from airflow_provider_batches.api import BatchNotEndedError, check_batch_id
 from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.teardown.saving import Folder, Saver, check_uri
@@ -31,8 +31,8 @@ class SaveBatchResultsOperator(BatchTask):
 
     :param batch_id: The batch (templated).
     :param path: Folder for the files, or the file itself where it ends in `.jsonl`: any URI of ObjectStoragePath, such
-        as `file:///data` or `s3://conn_id@bucket/results` (templated). In one run a file
-        has the results of one batch: where another task of the run has saved there, this one fails for good.
+        as `file:///data` or `s3://conn_id@bucket/results` (templated). In one run a file has the results of one batch:
+        where another task of the run has saved there, this one fails for good.
     :param conn_id: The connection (templated). Default `anthropic_default`.
     :param on_missing_results: Where the results are archived, or there are none: `fail` (default), `skip` the task, or
         `ignore`.

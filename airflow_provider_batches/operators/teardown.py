@@ -11,19 +11,18 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_provider_batches._compat import AirflowException, AirflowFailException, TaskMemory
+from airflow_provider_batches._compat import AirflowException, AirflowFailException, TaskMemory, task_ids
 from airflow_provider_batches._task import (
     BACKSTOP,
     WORKER_SECONDS,
     airflow_errors,
-    check_seconds,
     is_retry,
     run_start,
-    task_ids,
     time_to_wait,
 )
 from airflow_provider_batches.api import BatchesError, InvalidArgumentError, MessageBatch
 from airflow_provider_batches.api.pacing import PacedClient
+from airflow_provider_batches.api.waiting import check_seconds
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, BatchesHook
 from airflow_provider_batches.operators._choosing import ChoosingOperator
 from airflow_provider_batches.teardown.job import Record, Tally, Teardown

@@ -28,13 +28,12 @@ from airflow_provider_batches._task import (
     BACKSTOP,
     BatchTask,
     airflow_errors,
-    check_seconds,
     time_to_wait,
 )
 from airflow_provider_batches.api import AsyncBatchesClient, BatchesError, Outcome, Wait
 from airflow_provider_batches.api.endpoints import check_batch_ids
 from airflow_provider_batches.api.poller import PATIENCE, Poller
-from airflow_provider_batches.api.waiting import combine
+from airflow_provider_batches.api.waiting import check_seconds, combine
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, BatchesHook
 from airflow_provider_batches.triggers.batches import CANCELS, FIRST_LOOK, BatchEndedTrigger
 

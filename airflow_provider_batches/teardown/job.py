@@ -25,6 +25,7 @@ from airflow_provider_batches.api import (
 from airflow_provider_batches.api.endpoints import MAX_PAGE
 from airflow_provider_batches.api.models import BatchPage
 from airflow_provider_batches.api.pacing import PacedClient
+from airflow_provider_batches.api.pages import WORTH
 from airflow_provider_batches.api.retry import is_about_the_batch, is_about_the_key, is_outage
 from airflow_provider_batches.teardown.progress import Progress
 from airflow_provider_batches.teardown.saving import Saver, StoppedError
@@ -32,8 +33,6 @@ from airflow_provider_batches.teardown.selection import Selection
 
 #: Results that are saved at once: each holds a few blocks of its store in memory.
 SAVES = 4
-#: Pages are read where they save at least this many requests over asking for each batch.
-WORTH = 2
 #: Seconds after the list was read before a 404 to a batch that was not in it is believed.
 DOUBT = 7.0
 #: How often reading the list begins anew, where the batch that a page ended with is deleted meanwhile.
