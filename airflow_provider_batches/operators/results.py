@@ -9,7 +9,8 @@ from airflow_provider_batches._compat import AirflowFailException, AirflowSkipEx
 from airflow_provider_batches._task import BatchTask, airflow_errors
 from airflow_provider_batches.api import BatchNotEndedError, check_batch_id
 from airflow_provider_batches.hooks.batches import BatchesHook
-from airflow_provider_batches.teardown.saving import Folder, Saver, check_uri
+from airflow_provider_batches.teardown.saving import Saver
+from airflow_provider_batches.teardown.storage import Folder, check_uri
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

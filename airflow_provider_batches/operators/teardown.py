@@ -26,8 +26,9 @@ from airflow_provider_batches.api.waiting import check_seconds
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, BatchesHook
 from airflow_provider_batches.operators._choosing import ChoosingOperator
 from airflow_provider_batches.teardown.job import Record, Tally, Teardown
-from airflow_provider_batches.teardown.saving import Folder, Saver, check_uri
+from airflow_provider_batches.teardown.saving import Saver
 from airflow_provider_batches.teardown.selection import is_template, read_count, read_flag
+from airflow_provider_batches.teardown.storage import Folder, check_uri
 from airflow_provider_batches.triggers.batches import BatchEndedTrigger
 
 if TYPE_CHECKING:

@@ -157,7 +157,7 @@ class TestTheseTests:
             ("hooks/form.py", "from airflow.sdk import BaseHook"),
             ("hooks/batches.py", "from airflow_provider_batches.triggers.batches import BatchEndedTrigger"),
             ("triggers/batches.py", "from airflow_provider_batches.operators.batches import CancelBatchOperator"),
-            ("teardown/saving.py", "from airflow.sdk import ObjectStoragePath"),
+            ("teardown/storage.py", "from airflow.sdk import ObjectStoragePath"),
             ("operators/batches.py", "from airflow_provider_batches.emulator import Emulator"),
             ("operators/batches.py", "from airflow_provider_batches.sensors.batches import BatchEndedSensor"),
         ],

@@ -19,7 +19,7 @@ import pytest
 from airflow_provider_batches.api.client import AsyncBatchesClient, BatchesClient
 from airflow_provider_batches.emulator import Emulator
 from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
-from airflow_provider_batches.teardown.saving import Folder
+from airflow_provider_batches.teardown.storage import Folder
 
 try:  # 3.2+
     from airflow.sdk.exceptions import TaskDeferred

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_batches._compat import AirflowException, AirflowFailException, AirflowTaskTimeout
 from airflow_provider_batches.emulator import Behavior, Emulator, Fault
-from airflow_provider_batches.teardown.saving import Digest
+from airflow_provider_batches.teardown.storage import Digest
 from tests.integration.teardown.harness import Task, assert_whole, expected_results
 
 HOUR = 3600
@@ -407,7 +407,8 @@ class TestSaving:
         assert api.ids() == [batch_id]
 
     def test_odd_ids_stay_inside_the_folder(self, folder: Path) -> None:
-        from airflow_provider_batches.teardown.saving import Folder, Saver
+        from airflow_provider_batches.teardown.saving import Saver
+        from airflow_provider_batches.teardown.storage import Folder
 
         assert Saver(Folder(str(folder))).name("msgbatch_*[1]") == "msgbatch_%2A%5B1%5D"
 

@@ -16,7 +16,8 @@ from airflow_provider_batches.emulator import Emulator, Fault
 from airflow_provider_batches.operators.batches import ListBatchesOperator
 from airflow_provider_batches.operators.results import SaveBatchResultsOperator
 from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
-from airflow_provider_batches.teardown.saving import Folder, Saver
+from airflow_provider_batches.teardown.saving import Saver
+from airflow_provider_batches.teardown.storage import Folder
 from tests.integration.teardown.harness import KilledError, Task, assert_whole, expected_results, kills
 
 HOUR = 3600

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_batches.api import InvalidArgumentError
-from airflow_provider_batches.teardown import saving
-from airflow_provider_batches.teardown.saving import Digest, Folder, Saver, check_uri
+from airflow_provider_batches.teardown import storage
+from airflow_provider_batches.teardown.saving import Saver
+from airflow_provider_batches.teardown.storage import Digest, Folder, check_uri
 
 
 class FullDisk(io.BytesIO):
@@ -27,7 +28,7 @@ class FullDisk(io.BytesIO):
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "_PIECE", 10)
+    monkeypatch.setattr(storage, "_PIECE", 10)
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 1000])
@@ -65,7 +66,7 @@ def test_what_waits_to_be_written_is_bounded() -> None:
         for _ in range(1000):
             digest.add(b"x")
         digest.end()
-    assert 0 < max(most) <= saving._AHEAD + 1
+    assert 0 < max(most) <= storage._AHEAD + 1
 
 
 def test_a_file_appears_under_its_name_only_once_it_is_whole(tmp_path: Path) -> None:

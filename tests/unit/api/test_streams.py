@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_batches.api.errors import ResultsTruncatedError
+from airflow_provider_batches.api.streams import ResultLines
+
+
+def lines(texts):
+    for number, text in enumerate(texts):
+        result = {"type": "succeeded", "message": {"text": text}}
+        yield json.dumps({"custom_id": str(number), "result": result}, ensure_ascii=False).encode()
+
+
+def cut_into_chunks(body, cuts):
+    places = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
+    return [body[start:stop] for start, stop in pairwise(places)]
+
+
+def read(body, cuts, ended):
+    reader, found = ResultLines(ended), []
+    for chunk in cut_into_chunks(body, cuts):
+        found.extend(reader.feed(chunk))
+    found.extend(reader.end())
+    return found
+
+
+class TestResultLines:
+    odd = st.text(st.characters(codec="utf-8") | st.sampled_from("\u2028\u2029\x85\x0b\x0c\x1c\r\n\t"))
+
+    @given(texts=st.lists(odd, max_size=5), cuts=st.lists(st.integers(0)), newline=st.booleans(), blank=st.booleans())
+    def test_are_the_same_wherever_the_stream_is_cut_into_chunks(self, texts, cuts, newline, blank, batch):
+        body = (b"\n\r\n" if blank else b"\n").join(lines(texts)) + (b"\n" if newline else b"")
+        found = read(body, cuts, batch(ended=True, request_counts={"succeeded": len(texts)}))
+        assert [result.result.message["text"] for result in found] == texts
+
+    @given(
+        blanks=st.lists(
+            st.sampled_from([b"\n", b"\n\n", b"\n\r\n", b"\n \t\n", b"\r\n", b"\n  "]), min_size=4, max_size=4
+        ),
+        cuts=st.lists(st.integers(0)),
+    )
+    def test_that_are_only_counted_are_as_many_whatever_is_between_them(self, blanks, cuts, batch):
+        body = blanks[0] + b"".join(line + blank for line, blank in zip(lines("abc"), blanks[1:], strict=True))
+        reader = ResultLines(batch(ended=True, request_counts={"succeeded": 3}))
+        for chunk in cut_into_chunks(body, cuts):
+            reader.skip(chunk)
+        assert (list(reader.end()), reader.count) == ([], 3)
+
+    @given(cut=st.integers(0), chunks=st.lists(st.integers(0)))
+    def test_of_a_stream_that_ends_early_are_those_that_came_and_an_error(self, cut, chunks, batch):
+        body = b"\n".join(lines(["one", "two\u2028", "three"]))
+        body = body[: cut % len(body)]
+        with pytest.raises(ResultsTruncatedError, match=r"(0|1|2) of 3 came"):
+            read(body, chunks, batch(ended=True, request_counts={"succeeded": 3}))
+
+    def test_that_came_before_the_stream_ended_are_right(self, batch):
+        reader = ResultLines(batch(ended=True, request_counts={"succeeded": 2}))
+        assert [result.custom_id for result in reader.feed(b"\n".join(lines(["a", "b"])))] == ["0"]
+
+    def test_of_which_there_are_too_many_are_an_error_too(self, batch):
+        with pytest.raises(ResultsTruncatedError, match="2 of 1 came"):
+            read(b"\n".join(lines(["a", "b"])), [], batch(ended=True, request_counts={"succeeded": 1}))
+
+    @given(noise=st.binary(min_size=1).filter(lambda noise: noise.strip()))
+    def test_that_are_none_are_an_error(self, noise, batch):
+        with pytest.raises(ResultsTruncatedError):
+            read(noise, [], batch(ended=True, request_counts={"succeeded": 1}))
+
+    def test_that_are_broken_are_named_by_number_without_their_text(self, batch):
+        body = next(lines(["a"])) + b'\n{"custom_id": "confidential"}\n'
+        with pytest.raises(ResultsTruncatedError, match=r"1 of 2 came \(result 2 is no whole result") as caught:
+            read(body, [], batch(ended=True, request_counts={"succeeded": 2}))
+        assert "confidential" not in str(caught.value)
+
+    def test_of_a_batch_without_requests_are_none(self, batch):
+        assert read(b"", [], batch(ended=True, request_counts={})) == []
+
+    def test_keep_no_more_than_one_line(self, batch):
+        reader = ResultLines(batch(ended=True, request_counts={"succeeded": 1000}))
+        body = b"".join(line + b"\n" for line in lines(["x" * 100] * 1000))
+        for start in range(0, len(body), 50):
+            for _ in reader.feed(body[start : start + 50]):
+                pass
+        assert sum(map(len, reader._rest)) < 200
