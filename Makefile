@@ -37,6 +37,10 @@ e2e: $(VENV)/.dev $(VENV)/.e2e  ## Airflow's UI in Chromium, then a search for s
 e2e-distributed: $(VENV)/.distributed  ## kill each part of an Airflow on PostgreSQL, Redis and Celery (ARGS=--calm: none)
 	@$(PY) -m scripts.distributed $(ARGS)
 
+.PHONY: attack
+attack: $(VENV)/.run  ## strike 100 busy teardowns with Airflow's timeout, each at a random moment (ARGS="--seed 7")
+	@$(PY) -m scripts.attack $(ARGS)
+
 .PHONY: compat
 compat: $(VENV)/.compat  ## tests and demo on each Airflow from 3.0 on, into the README's table (takes long)
 	@rm -rf build/compat

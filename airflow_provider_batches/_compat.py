@@ -9,41 +9,33 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from airflow import __version__ as AIRFLOW_VERSION
+from airflow import __version__
 from airflow.sdk import Variable
 
 try:  # 3.1+
-    from airflow.sdk import BaseHook
-    from airflow.sdk.log import mask_secret
+    from airflow.sdk import BaseHook as BaseHook
+    from airflow.sdk.log import mask_secret as mask_secret
 except ImportError:  # 3.0
-    from airflow.hooks.base import BaseHook
-    from airflow.sdk.execution_time.secrets_masker import mask_secret
+    from airflow.hooks.base import BaseHook as BaseHook
+    from airflow.sdk.execution_time.secrets_masker import mask_secret as mask_secret
 
 try:  # 3.2+
-    from airflow.sdk.configuration import conf
-    from airflow.sdk.exceptions import (
-        AirflowException,
-        AirflowFailException,
-        AirflowRescheduleException,
-        AirflowSensorTimeout,
-        AirflowSkipException,
-        AirflowTaskTimeout,
-        TaskDeferralError,
-        TaskDeferralTimeout,
-    )
+    from airflow.sdk import exceptions
+    from airflow.sdk.configuration import conf as conf
 except ImportError:  # 3.0, 3.1
-    from airflow.configuration import conf
-    from airflow.exceptions import (
-        AirflowException,
-        AirflowFailException,
-        AirflowRescheduleException,
-        AirflowSensorTimeout,
-        AirflowSkipException,
-        AirflowTaskTimeout,
-        TaskDeferralError,
-        TaskDeferralTimeout,
-    )
+    from airflow import exceptions
+    from airflow.configuration import conf as conf
 
+AirflowException = exceptions.AirflowException
+AirflowFailException = exceptions.AirflowFailException
+AirflowRescheduleException = exceptions.AirflowRescheduleException
+AirflowSensorTimeout = exceptions.AirflowSensorTimeout
+AirflowSkipException = exceptions.AirflowSkipException
+AirflowTaskTimeout = exceptions.AirflowTaskTimeout
+TaskDeferralError = exceptions.TaskDeferralError
+TaskDeferralTimeout = exceptions.TaskDeferralTimeout
+
+AIRFLOW_VERSION: str = __version__
 #: Whether a task can begin in the triggerer (`start_from_trigger`).
 STARTS_FROM_TRIGGER = tuple(int(part) for part in AIRFLOW_VERSION.split(".")[:2]) >= (3, 3)
 
@@ -54,65 +46,39 @@ def task_ids(context: Mapping[str, Any]) -> list[str]:
 
 
 class TaskMemory:
-    """Keeps small JSON values of a task over its tries, which lose their XComs: in the task's state store, or before
-    Airflow 3.3 in a Variable.
-
-    :param context: The task's context.
+    """Stores small JSON values of a task over its tries, which lose their XComs: in the task's state store, or before
+    Airflow 3.3 in Variables.
     """
 
     def __init__(self, context: Mapping[str, Any]) -> None:
         self._store = context.get("task_state_store")
+        #: Whether stored values expire.
+        self.expires = self._store is not None
         self._ids = task_ids(context)
 
-    @property
-    def expires(self) -> bool:
-        """Whether Airflow takes away by itself what is kept."""
-        return self._store is not None
-
     def get(self, key: str) -> Any:
-        """Return a value, None where there is none."""
-        if self._store is not None:
+        """Return a value, None if there is none."""
+        if self.expires:
             return self._store.get(key)
         return Variable.get(self._name(key), default=None, deserialize_json=True)
 
     def set(self, key: str, value: Any) -> None:
-        """Keep a value."""
-        if self._store is not None:
+        """Store a value."""
+        if self.expires:
             self._store.set(key, value)
         else:
             Variable.set(self._name(key), value, serialize_json=True)
 
     def delete(self, key: str) -> None:
-        """Forget a value."""
-        if self._store is not None:
+        """Remove a value."""
+        if self.expires:
             self._store.delete(key)
         else:
             Variable.delete(self._name(key))
 
     def _name(self, key: str) -> str:
-        # Airflow takes 250 characters, and as many for each of the IDs. No name that is left whole looks like one that
-        # is cut: its map index stands where the hash does.
+        # Airflow allows 250 characters, and as many for each of the IDs. A whole name never equals a shortened one: it
+        # has a map index in place of the hash.
         name = ".".join([*self._ids, key])
-        if len(name) <= 250:
-            return name
         end = f".{sha256(repr(self._ids).encode()).hexdigest()}.{key}"
-        return name[: 250 - len(end)] + end
-
-
-__all__ = [
-    "AIRFLOW_VERSION",
-    "STARTS_FROM_TRIGGER",
-    "AirflowException",
-    "AirflowFailException",
-    "AirflowRescheduleException",
-    "AirflowSensorTimeout",
-    "AirflowSkipException",
-    "AirflowTaskTimeout",
-    "BaseHook",
-    "TaskDeferralError",
-    "TaskDeferralTimeout",
-    "TaskMemory",
-    "conf",
-    "mask_secret",
-    "task_ids",
-]
+        return name if len(name) <= 250 else name[: 250 - len(end)] + end

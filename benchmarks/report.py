@@ -40,10 +40,10 @@ def table(case: Case, numbers: Saved) -> list[str]:
     lines = [f"### {case.title}", "", f"`--case {case.name}`, {numbers['date']}; runs: {counts}", ""]
     lines += [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
     for row in case.rows:
-        ours, official = (values(numbers, side, row.key) for side in ("ours", "official"))
+        ours, other = (values(numbers, side, row.key) for side in ("ours", row.share_of))
         cells = [_cell(values(numbers, side, row.key), row.unit) for side in ("ours", "official", *others)]
-        ratio = _number(median(ours) / median(official)) if ours and official and median(official) else ""
-        lines.append(_line([row.text, _bar(row, ours, official), *cells, ratio]))
+        ratio = _number(median(ours) / median(other)) if ours and other and median(other) else ""
+        lines.append(_line([row.text, _bar(row, ours, other), *cells, ratio]))
     for side, reason in case.skipped.items():
         lines += ["", f"Not measured with the {NAMES.get(side, side)}: {reason}."]
     return [*lines, ""]
@@ -113,10 +113,10 @@ def plot(saved: Mapping[str, Saved]) -> None:
     figure.savefig(HERE / "results.png", metadata={"Software": None})
 
 
-def _bar(row: Row, ours: list[float], official: list[float]) -> str:
+def _bar(row: Row, ours: list[float], other: list[float]) -> str:
     limit, text = row.bar, "" if row.bar is None else f"≤ {row.bar:g} {row.unit}".strip()
     if row.share is not None:
-        limit, text = median(official) * row.share if official else None, f"≤ {row.share:g} of the official"
+        limit, text = median(other) * row.share if other else None, f"≤ {row.share:g} times {NAMES[row.share_of]}"
     if limit is None or not ours:
         return text
     return text if median(ours) <= limit else f"**{text}: missed**"

@@ -1,9 +1,9 @@
 """Every night, save the results of old batches and delete the batches with everything they hold.
 
-Retention rules ask for it, batches that everybody has forgotten go on costing money until they end, and results that
-nobody has fetched are gone after 29 days. Scheduled runs report only until the Variable `batch_results_folder` says
-where results are kept; from then on they delete. A run that a person starts reports only, unless its form says
-otherwise; without the Variable it then fails before it touches a batch.
+Retention rules require it, abandoned batches keep running, and billing, until they end, and results that nobody has
+fetched are gone after 29 days. Scheduled runs report only until the Variable `batch_results_folder` says where to save
+results; from then on they delete. A run that a person starts reports only, unless its form says otherwise; without the
+Variable it then fails before it touches a batch.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ with DAG(
     description="Save the results of old message batches, then delete the batches",
     schedule="0 2 * * *",
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
-    # What was missed is done by the next run: it chooses by age.
+    # The next run does what was missed: it selects by age.
     catchup=False,
-    # Two runs would work on the same batches. Nothing breaks, but each call would be made twice.
+    # Two runs would work on the same batches. That breaks nothing, but makes each call twice.
     max_active_runs=1,
     tags=["anthropic", "message-batches", "example"],
     default_args={
@@ -53,7 +53,7 @@ with DAG(
             minimum=1,
             maximum=365,
             title="Older than (days)",
-            description="Batches created longer ago than this are torn down, those that still run included.",
+            description="Batches created longer ago than this are torn down, including those that are still running.",
         ),
         "dry_run": Param(
             True,
@@ -65,13 +65,13 @@ with DAG(
     doc_md="""
 ### Save the results of old batches, and delete the batches
 
-One task: batches older than a week are chosen once, those that still run are canceled, all are waited for without a
-worker slot, their results are saved to the folder in the Variable `batch_results_folder`, checked, and then the batches
-are deleted.
+One task selects the batches older than a week, cancels those that are still running, waits without a worker slot until
+all have ended, saves their results to the folder in the Variable `batch_results_folder`, checks them, and then deletes
+the batches.
 
 **The nightly run deletes once the Variable is set**; until then it is a dry run, whose log names what would be deleted.
-A run started by hand is a dry run unless its form says otherwise, and then it needs the Variable, too. Where the DAG
-was paused, its form unpauses it, and Airflow starts the nightly run that was missed last as well.
+A run started by hand is a dry run unless its form says otherwise, and then it requires the Variable, too. If the DAG
+was paused, its form unpauses it, and Airflow also starts the nightly run that was missed last.
 """,
 ) as dag:
     TeardownBatchesOperator(

@@ -20,7 +20,7 @@ with DAG(
     max_active_runs=16,
     tags=["anthropic", "message-batches", "example"],
     default_args={
-        # Each step can be repeated: what an earlier try has done already counts as done.
+        # Each step is idempotent: what an earlier try has done already counts as done.
         "retries": 3,
         "retry_delay": timedelta(seconds=30),
         "retry_exponential_backoff": True,
@@ -48,13 +48,13 @@ with DAG(
     doc_md="""
 ### Cancel, wait for and delete a message batch
 
-1. `cancel` asks the API to cancel the batch. A batch that has ended already is left as it is.
+1. `cancel` asks the API to cancel the batch. A batch that has ended already is left unchanged.
 2. `wait` waits until the batch has ended, without holding a worker slot.
 3. `delete` deletes the batch **together with its results**. This cannot be undone: fetch the results first
    if anybody needs them.
 
 A batch that does not exist fails the run at `cancel`: check the ID, and that the connection's key belongs to
-the workspace of the batch. A run that failed half-way can be cleared and goes on where it stopped.
+the workspace of the batch. A run that failed half-way can be cleared, and continues where it stopped.
 """,
 ) as dag:
     cancel = CancelBatchOperator(
@@ -62,8 +62,8 @@ the workspace of the batch. A run that failed half-way can be cleared and goes o
         batch_id="{{ params.batch_id }}",
         conn_id="{{ params.conn_id }}",
     )
-    # `cancel` has found the batch, so the ID is right. A batch that is gone later is what was wanted: an earlier
-    # try, or somebody else, has deleted it.
+    # `cancel` has found the batch, so the ID is right. A batch that is gone later is a success: an earlier try, or
+    # somebody else, has deleted it.
     wait = BatchEndedSensor(
         task_id="wait",
         batch_id="{{ params.batch_id }}",

@@ -23,7 +23,7 @@ README = ROOT / "README.md"
 RECORDS = ROOT / "build" / "compat"
 BEGIN, END = "<!-- begin: made by make compat -->\n", "<!-- end: made by make compat -->\n"
 DISTRIBUTION = "airflow-provider-batches"
-PACKAGES = {"Airflow": "apache-airflow", "httpx": "httpx", "pydantic": "pydantic", "tenacity": "tenacity"}
+PACKAGES = {"Airflow": "apache-airflow", "httpx": "httpx", "pydantic": "pydantic"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def check_floors() -> None:
 
 
 def record(session: str) -> None:
-    """Write what a session has shown; it is called where tests and demo have passed."""
+    """Write what a session has shown; nox calls it if tests and demo have passed."""
     passed, skipped, features = read_report(report_of(session))
     versions = {"Python": platform.python_version(), **{name: version(each) for name, each in PACKAGES.items()}}
     result = {"versions": versions, "passed": passed, "skipped": skipped, "features": features}
@@ -123,7 +123,7 @@ def render() -> None:
     paths = {session: report_of(session).with_suffix(".json") for session in ENVIRONMENTS}
     missing = [session for session in NEEDED if not paths[session].exists()]
     if missing:
-        print(f"The README's table is left as it is: no result of {', '.join(missing)}.")
+        print(f"The README's table is unchanged: no result of {', '.join(missing)}.")
         return
     records = {session: json.loads(path.read_text()) for session, path in paths.items() if path.exists()}
     before, _, rest = README.read_text().partition(BEGIN)

@@ -1,8 +1,8 @@
 """Take a running batch through cancel, wait and delete on a real Airflow, and show that the API no longer knows it.
 
-Without anything set up it talks to the emulator on this machine. Where AIRFLOW_CONN_ANTHROPIC_DEFAULT is set it talks
-to the API which that connection names. It then tears down the batch that BATCH_ID names, and creates one, which costs
-money, only where MODEL names the model for it.
+By default it uses the emulator on this machine. If AIRFLOW_CONN_ANTHROPIC_DEFAULT is set, it uses the API of that
+connection, and requires BATCH_ID, the batch to tear down, or MODEL, the model for a batch that it creates, which costs
+money.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     if connection and not (options.batch_id or options.model):
         parser.exit(
             2,
-            f"{CONNECTION} is set, so this would talk to a real API. Say which batch it may cancel and delete:\n"
+            f"{CONNECTION} is set, so this would use a real API. Name the batch to cancel and delete:\n"
             "  make demo BATCH_ID=msgbatch_...\n"
-            "or let it create one of 100 short requests, which costs money:\n"
+            "or a model for a new batch of 100 short requests, which costs money:\n"
             "  make demo MODEL=...\n",
         )
     if not connection and options.batch_id:

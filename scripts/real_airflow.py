@@ -49,7 +49,7 @@ class RealAirflow:
     :param env: Further variables for all components, such as ``AIRFLOW_CONN_...`` or ``AIRFLOW__SECTION__KEY``.
     :param roles: Airflow's roles for which there is a user besides the administrator, named like the role and with the
         same password: ``viewer``, ``user``, ``op``.
-    :param say: Is told what happens, a line at a time.
+    :param say: Called with what happens, a line at a time.
     :param start_timeout: Seconds until all components have to be healthy.
     """
 
@@ -251,7 +251,7 @@ class RealAirflow:
         return {component: process.pid for component, process in self._processes.items()}
 
     def start(self, component: str) -> None:
-        """Start a component, which goes on with the log that it has written before."""
+        """Start a component, which appends to its earlier log."""
         with self.log_file(component).open("ab") as log:
             self._processes[component] = subprocess.Popen(
                 [*ends_with_this_process(), sys.executable, "-m", "airflow", *self.components[component]],
@@ -336,7 +336,7 @@ def task_name(task: Mapping[str, Any]) -> str:
 
 
 def ends_with_this_process(signal_name: str = "TERM") -> list[str]:
-    """Return a prefix for commands that ends them when this process is killed, where the system has one (Linux)."""
+    """Return a prefix for commands that ends them when this process is killed, if the system has one (Linux)."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", signal_name, "--"] if setpriv else []
 
@@ -345,7 +345,7 @@ def _kill_session(leader: int) -> None:
     """Kill a process and all that it has started. Airflow's tasks have process groups of their own."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
-    # Where there is no /proc, tasks of a killed worker go on until they miss it.
+    # Without /proc, tasks of a killed worker continue until they miss it.
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(ProcessLookupError):
             if os.getsid(int(folder.name)) == leader:

@@ -56,9 +56,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def _page_of(path: str) -> str | None:
-    """Return the page that a file of the repository is in the site, None where it is none."""
+    """Return the page that a file of the repository is in the site, None if it is not one."""
     if not (ROOT / path).exists():
-        # Left as it is, so that the build fails.
+        # Left unchanged, so that the build fails.
         return path.removeprefix("docs/")
     if path.startswith("docs/"):
         return path.removeprefix("docs/")

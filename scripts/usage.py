@@ -12,7 +12,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Meter:
-    """Follows what components take, also where one is killed and another process takes its place."""
+    """Follows what components take, even if one is killed and another process takes its place."""
 
     def __init__(self) -> None:
         self._before: dict[tuple[str, int], float] = {}

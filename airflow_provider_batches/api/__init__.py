@@ -1,76 +1,32 @@
-"""The Message Batches API, sync and async, and nothing of Airflow."""
+"""The Message Batches API: both clients, their settings, objects and errors."""
 
-from airflow_provider_batches.api.client import AsyncBatchesClient, BatchesClient
-from airflow_provider_batches.api.endpoints import check_batch_id
-from airflow_provider_batches.api.errors import (
-    AccessDeniedError,
-    APIConnectionError,
-    APIStatusError,
-    BatchesError,
-    BatchNotEndedError,
-    BatchTimeoutError,
-    InvalidArgumentError,
-    InvalidResponseError,
-    NotFoundError,
-    RateLimitError,
-    RequestTooLargeError,
-    ResultsTruncatedError,
-    ResultsUnavailableError,
-    ServerError,
-    SpendLimitError,
-)
-from airflow_provider_batches.api.models import (
-    BatchPage,
-    BatchRequest,
-    BatchResult,
-    CanceledResult,
-    DeletedBatch,
-    ErrorDetail,
-    ErroredResult,
-    ErrorEnvelope,
-    ExpiredResult,
-    MessageBatch,
-    RequestCounts,
-    SucceededResult,
-    UnknownResult,
-)
-from airflow_provider_batches.api.settings import ClientSettings
-from airflow_provider_batches.api.waiting import Outcome, Verdict, Wait
-
-__all__ = [
-    "APIConnectionError",
-    "APIStatusError",
-    "AccessDeniedError",
-    "AsyncBatchesClient",
-    "BatchNotEndedError",
-    "BatchPage",
-    "BatchRequest",
-    "BatchResult",
-    "BatchTimeoutError",
-    "BatchesClient",
-    "BatchesError",
-    "CanceledResult",
-    "ClientSettings",
-    "DeletedBatch",
-    "ErrorDetail",
-    "ErrorEnvelope",
-    "ErroredResult",
-    "ExpiredResult",
-    "InvalidArgumentError",
-    "InvalidResponseError",
-    "MessageBatch",
-    "NotFoundError",
-    "Outcome",
-    "RateLimitError",
-    "RequestCounts",
-    "RequestTooLargeError",
-    "ResultsTruncatedError",
-    "ResultsUnavailableError",
-    "ServerError",
-    "SpendLimitError",
-    "SucceededResult",
-    "UnknownResult",
-    "Verdict",
-    "Wait",
-    "check_batch_id",
-]
+from airflow_provider_batches.api.client import AsyncBatchesClient as AsyncBatchesClient
+from airflow_provider_batches.api.client import BatchesClient as BatchesClient
+from airflow_provider_batches.api.endpoints import check_batch_id as check_batch_id
+from airflow_provider_batches.api.errors import AccessDeniedError as AccessDeniedError
+from airflow_provider_batches.api.errors import APIConnectionError as APIConnectionError
+from airflow_provider_batches.api.errors import APIStatusError as APIStatusError
+from airflow_provider_batches.api.errors import BatchesError as BatchesError
+from airflow_provider_batches.api.errors import BatchNotEndedError as BatchNotEndedError
+from airflow_provider_batches.api.errors import BatchTimeoutError as BatchTimeoutError
+from airflow_provider_batches.api.errors import InvalidArgumentError as InvalidArgumentError
+from airflow_provider_batches.api.errors import InvalidResponseError as InvalidResponseError
+from airflow_provider_batches.api.errors import NotFoundError as NotFoundError
+from airflow_provider_batches.api.errors import RateLimitError as RateLimitError
+from airflow_provider_batches.api.errors import RequestTooLargeError as RequestTooLargeError
+from airflow_provider_batches.api.errors import ResultsTruncatedError as ResultsTruncatedError
+from airflow_provider_batches.api.errors import ResultsUnavailableError as ResultsUnavailableError
+from airflow_provider_batches.api.errors import ServerError as ServerError
+from airflow_provider_batches.api.errors import SpendLimitError as SpendLimitError
+from airflow_provider_batches.api.models import BatchPage as BatchPage
+from airflow_provider_batches.api.models import BatchRequest as BatchRequest
+from airflow_provider_batches.api.models import BatchResult as BatchResult
+from airflow_provider_batches.api.models import DeletedBatch as DeletedBatch
+from airflow_provider_batches.api.models import ErrorDetail as ErrorDetail
+from airflow_provider_batches.api.models import ErrorEnvelope as ErrorEnvelope
+from airflow_provider_batches.api.models import MessageBatch as MessageBatch
+from airflow_provider_batches.api.models import RequestCounts as RequestCounts
+from airflow_provider_batches.api.models import Result as Result
+from airflow_provider_batches.api.pager import Pager as Pager
+from airflow_provider_batches.api.settings import ClientSettings as ClientSettings
+from airflow_provider_batches.api.throttle import Throttle as Throttle

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow_provider_batches.api.evidence import Evidence, Proof
 
 if TYPE_CHECKING:
     from airflow_provider_batches.api.models import MessageBatch
@@ -11,45 +13,50 @@ if TYPE_CHECKING:
 class BatchesError(Exception):
     """Anything that went wrong with a call to the Message Batches API."""
 
-    #: Whether the same call may well succeed later without anybody changing anything.
-    transient = False
-    #: Seconds the API asked to be left alone, None where it did not say.
+    #: Whether the same call may succeed later without anybody changing anything.
+    retryable = False
+    #: Seconds after which the API asked for the next attempt, None if it did not say.
     retry_after: float | None = None
-    #: The API's own word on trying again (`x-should-retry`), None where it did not say.
+    #: The API's own word on retrying (`x-should-retry`), None if it did not say.
     should_retry: bool | None = None
+    #: What the failure proves.
+    evidence = Evidence(Proof.REFUSED)
+    #: Whether an earlier attempt of the same call was not answered, so that it may have done its work.
+    answer_was_lost = False
+    #: What to do about it; settings are named in braces.
+    hint = ""
 
-    def given_up(self, attempts: int) -> None:
-        """Say in the text how often the call was made in vain."""
-        self.args = (f"{self} Given up after {attempts} attempts.",)
-
-    @property
-    def passing(self) -> bool:
-        """Whether it is worth trying again: the API's own word, or what is known of this kind of error."""
-        return self.transient if self.should_retry is None else self.should_retry
+    def add(self, text: str) -> None:
+        """Add a sentence to the error's text."""
+        self.args = (f"{self} {text}",)
 
 
 class InvalidArgumentError(BatchesError, ValueError):
-    """An argument or a setting is wrong; nothing was sent."""
+    """An argument or a setting is wrong; nothing was sent.
+
+    :param field: The argument or setting.
+    :param problem: What is wrong with its value, and what is allowed.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}" if field else problem)
+        self.field = field
+        self.problem = problem
 
 
 class APIConnectionError(BatchesError):
-    """No answer came.
+    """No answer came."""
 
-    :param message: What happened.
-    :param sent: False where the request cannot have reached the API.
-    """
-
-    transient = True
-
-    def __init__(self, message: str, *, sent: bool = True) -> None:
-        super().__init__(message)
-        self.sent = sent
+    retryable = True
+    evidence = Evidence(Proof.NOTHING, outage=True, in_doubt=True)
 
 
 class InvalidResponseError(BatchesError):
-    """The API's answer was not what its reference promises; the next one may well be."""
+    """The answer is not the API's own, or not what its reference promises; the next one may well be."""
 
-    transient = True
+    retryable = True
+    evidence = Evidence(Proof.NOTHING, outage=True, in_doubt=True)
+    hint = "Check {base_url}."
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
         super().__init__(message)
@@ -61,15 +68,12 @@ class APIStatusError(BatchesError):
 
     :param summary: The whole story in one line, for people.
     :param status: HTTP status code.
-    :param error_type: The API's `error.type`, None where the body was not the API's.
+    :param error_type: The API's `error.type`, None if the body has none.
     :param message: The API's `error.message`, or an excerpt of a body that was not the API's.
     :param request_id: The API's ID of the request, to quote to its support.
     :param retry_after: Seconds to wait before the next attempt, as the API asked.
-    :param should_retry: The API's own word on trying again.
+    :param should_retry: The API's own word on retrying.
     """
-
-    #: Whether the answer to an earlier attempt of the same call was lost, so that it may have done its work.
-    answer_was_lost = False
 
     def __init__(
         self,
@@ -89,37 +93,64 @@ class APIStatusError(BatchesError):
         self.request_id = request_id
         self.retry_after = retry_after
         self.should_retry = should_retry
+        if should_retry is not None:
+            self.retryable = should_retry
+
+    def reworded(self, kind: type[StatusErrorT], summary: str) -> StatusErrorT:
+        """Return the same refusal as an error of another class, with another text."""
+        made = kind(summary, status=self.status, message=self.message)
+        made.error_type, made.request_id = self.error_type, self.request_id
+        return made
+
+
+StatusErrorT = TypeVar("StatusErrorT", bound=APIStatusError)
 
 
 class AccessDeniedError(APIStatusError):
-    """401 or 403: the key is wrong, or may not do this."""
+    """401 or 403: the key is wrong, or may not do this. It was asked again before, since keys are rotated."""
+
+    retryable = True
+    evidence = Evidence(Proof.KEY_REFUSED)
+    hint = "Check {api_key}, and that it may use batches."
 
 
 class SpendLimitError(APIStatusError):
-    """402, or 429 for a spend limit: it goes on until somebody pays or raises the limit."""
+    """402, or 429 for a spend limit: it lasts until somebody pays or raises the limit."""
+
+    evidence = Evidence(Proof.SPEND_LIMIT)
+    hint = "This lasts until somebody raises the limit or pays."
 
 
 class NotFoundError(APIStatusError):
     """404: the API does not know the batch, or the batch belongs to another workspace than the key.
 
-    A 404 to a cancel, a delete or a read of results, where a look at the batch finds it, is a plain APIStatusError.
+    A 404 to a cancel, a delete or a read of results of a batch that can be retrieved is a plain APIStatusError.
     """
+
+    evidence = Evidence(Proof.NOT_FOUND)
+    hint = "Check first that the key belongs to the batch's workspace, then the ID."
 
 
 class RequestTooLargeError(APIStatusError):
     """413: the request is over the API's limits; split the batch."""
 
+    evidence = Evidence(Proof.TOO_LARGE)
+    hint = "Split the batch."
+
 
 class RateLimitError(APIStatusError):
     """429: too many requests a minute."""
 
-    transient = True
+    retryable = True
+    evidence = Evidence(Proof.RATE_LIMIT)
+    hint = "All batch calls of the organization share one limit of requests a minute."
 
 
 class ServerError(APIStatusError):
     """408, 409 or 5xx: the API could not answer at this moment."""
 
-    transient = True
+    retryable = True
+    evidence = Evidence(Proof.NOTHING, outage=True, in_doubt=True)
 
 
 class BatchNotEndedError(BatchesError):
@@ -129,12 +160,12 @@ class BatchNotEndedError(BatchesError):
     :param wish: What is not possible yet, for example `can be deleted`.
     """
 
-    transient = True
+    retryable = True
 
     def __init__(self, batch: MessageBatch, wish: str) -> None:
         super().__init__(
             f"Batch {batch.id} is {batch.processing_status} and {wish} only once it has ended: cancel it or let it "
-            "run, wait until it has ended (BatchEndedSensor), then try again."
+            "run, wait until it has ended, then try again."
         )
         self.batch = batch
 
@@ -146,10 +177,17 @@ class ResultsUnavailableError(BatchesError):
 class ResultsTruncatedError(BatchesError):
     """The results ended before every request's result had come."""
 
-    transient = True
+    retryable = True
+    evidence = Evidence(Proof.NOTHING, in_doubt=True)
 
 
 class BatchTimeoutError(BatchesError):
-    """The batch had not ended when the time to wait for it was over; the batch itself goes on."""
+    """The batch had not ended when the time to wait for it was over; the batch is still running."""
 
-    transient = True
+    retryable = True
+
+
+def shown(value: object) -> str:
+    """Return a value for an error text, without the middle if it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}...{text[-10:]}"

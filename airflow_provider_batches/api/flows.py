@@ -1,180 +1,261 @@
-"""What a caller means by cancel, delete and find, where the API leaves open how it answers.
+"""What both clients do: the steps of each call, without the I/O.
 
-A flow is a generator: it yields calls and pauses, is sent the answers (or thrown the errors), and returns the result.
-The sync and the async client run the same flows, so they cannot drift apart.
+A flow is a generator: it yields steps, is sent what they bring (or thrown their errors), and returns the result. Both
+clients carry out the same steps, so they cannot drift apart.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from airflow_provider_batches.api import endpoints
 from airflow_provider_batches.api.endpoints import Call
 from airflow_provider_batches.api.errors import (
     APIStatusError,
+    BatchesError,
     BatchNotEndedError,
+    InvalidResponseError,
     NotFoundError,
     ResultsUnavailableError,
 )
-from airflow_provider_batches.api.models import DeletedBatch, MessageBatch
-from airflow_provider_batches.api.retry import is_about_the_batch
+from airflow_provider_batches.api.evidence import Proof
+from airflow_provider_batches.api.models import BatchPage, DeletedBatch, MessageBatch, read_batch
+from airflow_provider_batches.api.pager import Pager
+from airflow_provider_batches.api.retry import KEY_PAUSES, NOT_FOUND_PAUSES, WORKING_KEY_PAUSES, Retry
+from airflow_provider_batches.api.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks at a batch that the API says it does not know; after the last one it is believed.
-MISSING_PAUSES = (1.0, 2.0, 4.0)
 #: How long after a batch's creation the API keeps its results.
 KEPT = timedelta(days=29)
-#: Answers that pass: the same call may succeed a moment later.
-_PASSING = frozenset({404, 409})
+#: Refusals that may pass although the state of the batch does not explain them, and how often such a call is made.
+_MOMENTARY = (403, 404, 409)
+_ATTEMPTS = len(NOT_FOUND_PAUSES) + 1
+_MAY_EXIST = (
+    "The batch may have been created all the same, and a second one would cost money too: look into the list of "
+    "batches before you try again."
+)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Wait that many seconds, then go on."""
+    """A step: wait that many seconds."""
 
     seconds: float
 
 
-Flow = Generator["Call[Any] | Pause", Any, T]
+class Renew:
+    """A step: read the credentials again."""
 
 
-def find(batch_id: str) -> Flow[MessageBatch]:
-    """Return the batch; that the API does not know it is believed only after asking several times over some seconds."""
-    for pause in (*MISSING_PAUSES, None):
-        try:
-            batch: MessageBatch = yield endpoints.retrieve(batch_id)
-            return batch
-        except NotFoundError as error:
-            if pause is None:
-                raise missing(batch_id, error) from None
-        log.info("The API does not know batch %s; asking again in %g s", batch_id, pause)
-        yield Pause(pause)
-    raise AssertionError("unreachable")  # pragma: no cover
+Flow = Generator["Call[Any] | Pause | Renew", Any, T]
 
 
-def cancel(batch_id: str) -> Flow[MessageBatch]:
-    """Return the batch once it is canceling or has ended, whoever saw to that."""
+class Flows:
+    """The steps of each call.
 
-    def stopping(batch: MessageBatch) -> MessageBatch | None:
-        stopped = batch.ended or batch.processing_status == "canceling" or batch.cancel_initiated_at
-        return batch if stopped else None
-
-    batch = yield from _settled(endpoints.cancel(batch_id), stopping)
-    return batch
-
-
-def delete(batch_id: str) -> Flow[DeletedBatch]:
-    """Return once the batch is gone; a batch that has not ended is an error and stays as it is."""
-
-    def deletable(batch: MessageBatch) -> None:
-        if not batch.ended:
-            raise BatchNotEndedError(batch, "can be deleted")
-
-    try:
-        deleted: DeletedBatch = yield from _settled(endpoints.delete(batch_id), deletable)
-    except NotFoundError as error:
-        if not error.answer_was_lost:
-            raise
-        log.info("Batch %s is gone: an earlier attempt deleted it, though its answer was lost", batch_id)
-        return DeletedBatch(id=batch_id)
-    return deleted
-
-
-def open_results(batch_id: str, known: MessageBatch | None = None) -> Flow[tuple[MessageBatch, Any]]:
-    """Return the batch and the open stream of its results.
-
-    :param known: The batch as it was seen a moment ago, which saves a look at it.
+    :param attempts: How often a call is made in all if nothing comes of it.
+    :param throttle: What this client's calls share.
     """
 
-    def readable(batch: MessageBatch) -> None:
-        if not batch.ended:
-            raise BatchNotEndedError(batch, "has results")
-        if batch.archived_at is not None:
-            raise ResultsUnavailableError(
-                f"The results of batch {batch.id} were archived at {batch.archived_at.isoformat()} and are gone: "
-                f"the API keeps them for {KEPT.days} days after a batch's creation."
-            )
+    def __init__(self, attempts: int, throttle: Throttle) -> None:
+        self.attempts = attempts
+        self.throttle = throttle
 
-    def refused(batch: MessageBatch) -> None:
-        readable(batch)
-        # `archived_at` may be left out.
-        if batch.results_url is None and datetime.now(timezone.utc) - batch.created_at > KEPT:
-            raise ResultsUnavailableError(
-                f"The results of batch {batch.id}, created at {batch.created_at.isoformat()}, are gone: "
-                f"the API keeps them for {KEPT.days} days after a batch's creation."
-            )
-
-    batch = known or (yield from find(batch_id))
-    readable(batch)
-    stream: Any = yield from _settled(endpoints.results(batch_id), refused)
-    return batch, stream
-
-
-def _settled(call: Call[Any], explain: Callable[[MessageBatch], T | None]) -> Flow[T]:
-    """Make a call; where the API refuses it, look at the batch and let `explain` decide by its state.
-
-    `explain` returns the call's result, raises the error that the state stands for, or returns None where the
-    state does not explain the refusal. NotFoundError means that the API does not know the batch, and nothing else.
-    """
-    lost = False
-    for pause in (*MISSING_PAUSES, None):
-        try:
-            answer: T = yield call
-            return answer
-        except APIStatusError as refusal:
-            if not is_about_the_batch(refusal):
-                raise
-            log.info("%s Looking at the batch.", refusal)
-            lost = lost or refusal.answer_was_lost
+    def call(self, call: Call[T], retries: int | None = None, *, doubt: bool = True) -> Flow[T]:
+        """Make a call until it is answered, or until another attempt cannot help; who polls has no retries."""
+        retry: Retry | None = None
+        lost = False
+        while True:
+            while (seconds := self.throttle.delay()) > 0:
+                yield Pause(seconds)
             try:
-                batch = yield from find(call.batch_id)
+                answer: T = yield call
+            except BatchesError as error:
+                self.throttle.on_error(error)
+                evidence = error.evidence
+                retry = retry or self._retry(retries, doubt)
+                may_exist = call.creates and evidence.in_doubt
+                pause = None if may_exist else retry.pause(error)
+                if pause is None:
+                    error.answer_was_lost = lost
+                    if retry.failures > 1:
+                        error.add(f"Given up after {retry.failures} attempts.")
+                    if may_exist:
+                        error.add(_MAY_EXIST)
+                    raise
+                lost = lost or evidence.in_doubt
+            else:
+                self.throttle.on_answer()
+                return answer
+            yield Pause(pause)
+            if evidence.proof is Proof.KEY_REFUSED:
+                yield Renew()
+
+    def _retry(self, retries: int | None, doubt: bool) -> Retry:
+        polls = retries == 0 or self.throttle.patient
+        key_pauses = WORKING_KEY_PAUSES if polls and self.throttle.has_answered else KEY_PAUSES
+        return self.throttle.retry(
+            self.attempts if retries is None else retries + 1, {Proof.KEY_REFUSED: key_pauses} if doubt else {}
+        )
+
+    def page(self, pager: Pager, retries: int | None = None, *, doubt: bool = True) -> Flow[BatchPage]:
+        """Return the next page of the list."""
+        while True:
+            try:
+                page = yield from self.call(pager.call, retries, doubt=doubt)
+            except APIStatusError as error:
+                if not pager.restart(error):
+                    raise
+            else:
+                pager.take(page)
+                return page
+
+    def find(self, batch_id: str, seen: datetime | None = None, *, confirm: bool = False) -> Flow[MessageBatch]:
+        """Return the batch. That the API does not know it is believed only after four retrievals over 7 s."""
+        pauses = iter(NOT_FOUND_PAUSES)
+        while True:
+            try:
+                return (yield from self.call(endpoints.retrieve(batch_id)))
             except NotFoundError as error:
-                error.answer_was_lost = lost
+                if (pause := next(pauses, None)) is None:
+                    if (seen or confirm) and (yield from self.listed({batch_id}, seen)):
+                        raise listed_all_the_same(batch_id) from None
+                    raise not_found(batch_id, error) from None
+            log.info("The API does not know batch %s; retrying in %g s", batch_id, pause)
+            yield Pause(pause)
+
+    def listed(self, batch_ids: Collection[str], since: datetime | None) -> Flow[set[str]]:
+        """Return which of the batches the list has, read down to those created at `since`; None: its first page."""
+        pager, found = Pager(), set[str]()
+        while not pager.ended and len(found) < len(batch_ids):
+            page = yield from self.page(pager)
+            found |= {str(raw.get("id")) for raw in page.data} & set(batch_ids)
+            if page.data and (since is None or read_batch(page.data[-1]).created_at < since):
+                break
+        return found
+
+    def cancel(self, batch_id: str, *, confirm: bool = False) -> Flow[MessageBatch]:
+        """Return the batch once it is canceling or has ended, no matter who canceled it."""
+
+        def stopping(batch: MessageBatch) -> MessageBatch | None:
+            stopped = batch.ended or batch.processing_status == "canceling" or batch.cancel_initiated_at
+            return batch if stopped else None
+
+        return (yield from self._settled(endpoints.cancel(batch_id), stopping, confirm=confirm))
+
+    def delete(self, batch_id: str, seen: datetime | None = None) -> Flow[DeletedBatch]:
+        """Return once the batch is gone; a batch that has not ended is an error and stays."""
+
+        def deletable(batch: MessageBatch) -> None:
+            if not batch.ended:
+                raise BatchNotEndedError(batch, "can be deleted")
+
+        try:
+            return cast(DeletedBatch, (yield from self._settled(endpoints.delete(batch_id), deletable, seen)))
+        except NotFoundError as error:
+            if not error.answer_was_lost:
                 raise
-            explained = explain(batch)
-            if explained is not None:
-                return explained
-            if refusal.status not in _PASSING:
-                raise
-            if pause is None and isinstance(refusal, NotFoundError):
-                raise _unserved(call, refusal) from None
-            if pause is None:
-                refusal.given_up(len(MISSING_PAUSES) + 1)
-                raise
-        yield Pause(pause)
-    raise AssertionError("unreachable")  # pragma: no cover
+            log.info("Batch %s is gone: an earlier attempt deleted it, though its answer was lost", batch_id)
+            return DeletedBatch(id=batch_id)
+
+    def open_results(self, batch_id: str, known: MessageBatch | None = None) -> Flow[tuple[MessageBatch, Any]]:
+        """Return the batch and the open stream of its results."""
+
+        def readable(batch: MessageBatch) -> None:
+            if not batch.ended:
+                raise BatchNotEndedError(batch, "has results")
+            if batch.archived_at is not None:
+                raise _gone(batch, f"were archived at {batch.archived_at.isoformat()} and are gone")
+
+        def refused(batch: MessageBatch) -> None:
+            readable(batch)
+            # `archived_at` may be left out.
+            if batch.results_url is None and datetime.now(timezone.utc) - batch.created_at > KEPT:
+                raise _gone(batch, f"of {batch.created_at.isoformat()} are gone")
+
+        batch = known or (yield from self.find(batch_id))
+        readable(batch)
+        stream: Any = yield from self._settled(endpoints.results(batch_id), refused, batch.created_at)
+        return batch, stream
+
+    def _settled(
+        self,
+        call: Call[Any],
+        explain: Callable[[MessageBatch], T | None],
+        seen: datetime | None = None,
+        *,
+        confirm: bool = False,
+    ) -> Flow[T]:
+        """Make a call; if the API refuses it, retrieve the batch and let `explain` decide by its state.
+
+        `explain` returns the call's result, raises the error that the state stands for, or returns None if the state
+        does not explain the refusal. NotFoundError means that the API does not know the batch, and nothing else.
+        """
+        lost, pauses = False, iter(NOT_FOUND_PAUSES)
+        while True:
+            try:
+                return cast(T, (yield from self.call(call)))
+            except APIStatusError as refusal:
+                if refusal.evidence.proof not in (Proof.NOT_FOUND, Proof.DEPENDS_ON_STATE):
+                    raise
+                log.info("%s Retrieving the batch.", refusal)
+                lost = lost or refusal.answer_was_lost
+                try:
+                    batch = yield from self.find(call.batch_id, seen, confirm=confirm)
+                except NotFoundError as error:
+                    error.answer_was_lost = lost
+                    raise
+                if (explained := explain(batch)) is not None:
+                    return explained
+                status = refusal.status
+                if status not in _MOMENTARY:
+                    raise
+                if (pause := next(pauses, None)) is None:
+                    if status == 404:
+                        raise _not_served(call, refusal) from None
+                    refusal.add(f"Given up after {_ATTEMPTS} attempts.")
+                    raise
+            yield Pause(pause)
+            if status == 403:
+                yield Renew()
 
 
-def _unserved(call: Call[Any], refusal: NotFoundError) -> APIStatusError:
-    """Return the error for a call that finds no batch where a look at the batch finds it."""
-    return APIStatusError(
-        f"Could not {call.action}: the API knows the batch, but answers {refusal.status} to this call "
-        f"({refusal.message or 'no text'}; asked {len(MISSING_PAUSES) + 1} times; request-id {refusal.request_id}). "
-        "Check the connection's host, and the gateway before the API.",
-        status=refusal.status,
-        error_type=refusal.error_type,
-        message=refusal.message,
-        request_id=refusal.request_id,
-        retry_after=refusal.retry_after,
-        should_retry=refusal.should_retry,
+def _gone(batch: MessageBatch, how: str) -> ResultsUnavailableError:
+    return ResultsUnavailableError(
+        f"The results of batch {batch.id} {how}: the API keeps them for {KEPT.days} days after a batch's creation."
     )
 
 
-def missing(batch_id: str, error: NotFoundError) -> NotFoundError:
+def _not_served(call: Call[Any], refusal: APIStatusError) -> APIStatusError:
+    """Return the error for a call that does not find a batch that can be retrieved."""
+    return refusal.reworded(
+        APIStatusError,
+        f"Could not {call.action}: the API knows the batch, but answers {refusal.status} to this call "
+        f"({refusal.message or 'no text'}; {_ATTEMPTS} attempts; request-id {refusal.request_id}). "
+        "Check the base URL, and the gateway before the API.",
+    )
+
+
+def not_found(batch_id: str, error: NotFoundError) -> NotFoundError:
     """Return the error for a batch whose last 404 is believed."""
-    return NotFoundError(
-        f"The API does not know batch {batch_id} (asked {len(MISSING_PAUSES) + 1} times; request-id "
-        f"{error.request_id}). Check first that the key belongs to the batch's workspace, then whether somebody has "
-        "deleted the batch already, then the ID.",
-        status=error.status,
-        error_type=error.error_type,
-        message=error.message,
-        request_id=error.request_id,
+    return error.reworded(
+        NotFoundError,
+        f"The API does not know batch {batch_id} ({_ATTEMPTS} attempts; request-id {error.request_id}). Check first "
+        "that the key belongs to the batch's workspace, then whether somebody has deleted the batch already, then the "
+        "ID.",
+    )
+
+
+def listed_all_the_same(batch_id: str) -> InvalidResponseError:
+    """Return the error for a batch that cannot be retrieved although the list has it."""
+    return InvalidResponseError(
+        f"The API lists batch {batch_id}, but answers 404 to retrieving it. Try again, then check the gateway before "
+        "the API."
     )

@@ -9,7 +9,9 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from airflow_provider_batches.api.errors import InvalidResponseError
 
 
 def _aware(value: datetime) -> datetime:
@@ -30,7 +32,7 @@ class _Answer(_Object):
 
     @property
     def request_id(self) -> str | None:
-        """The answer's `request-id` header, which Anthropic's support asks for; None where it had none."""
+        """The answer's `request-id` header, which Anthropic's support asks for; None if it had none."""
         return self._request_id
 
 
@@ -65,7 +67,7 @@ class MessageBatch(_Answer):
 
     @property
     def ended(self) -> bool:
-        """Whether the API is done with the batch. A status this package does not know counts as not ended."""
+        """Whether the API is done with the batch. An unknown status counts as not ended."""
         return self.processing_status == "ended"
 
     def snapshot(self) -> dict[str, Any]:
@@ -74,29 +76,35 @@ class MessageBatch(_Answer):
 
 
 class BatchPage(_Answer):
-    """One page of a list of batches, newest first."""
+    """One page of a list of batches, newest first.
 
-    data: list[MessageBatch]
-    has_more: bool = False
-    first_id: str | None = None
-    last_id: str | None = None
-
-
-class RawPage(_Answer):
-    """A page whose batches are not read yet: of a thousand few may matter, and so many objects at once are what the
-    garbage collector takes for the beginning of more.
+    `data` holds them as they came: few of a thousand may matter, and that many objects make the garbage collector run.
     """
 
     data: list[dict[str, Any]]
-    has_more: bool = False
+    has_more: bool
+    first_id: str | None = None
     last_id: str | None = None
+
+    def batches(self) -> list[MessageBatch]:
+        """Return all batches of the page; one that cannot be read is an InvalidResponseError."""
+        return [read_batch(raw) for raw in self.data]
+
+
+def read_batch(raw: dict[str, Any]) -> MessageBatch:
+    """Return a batch of a page; one that cannot be read is an InvalidResponseError."""
+    try:
+        return MessageBatch.model_validate(raw)
+    except ValidationError as error:
+        text = f"Could not list batches: a batch cannot be read ({error.error_count()} problems)."
+        raise InvalidResponseError(text) from None
 
 
 class DeletedBatch(_Answer):
     """The API's word that a batch is gone."""
 
     id: str
-    type: str = "message_batch_deleted"
+    type: Literal["message_batch_deleted"] = "message_batch_deleted"
 
 
 class BatchRequest(_Object):
@@ -122,55 +130,29 @@ class ErrorEnvelope(_Object):
     request_id: str | None = None
 
 
-class SucceededResult(_Object):
-    """The request was answered: `message` is a Messages API message."""
+class Result(_Object):
+    """How a request ended.
 
-    type: Literal["succeeded"]
-    message: dict[str, Any]
-
-
-class ErroredResult(_Object):
-    """The request failed."""
-
-    type: Literal["errored"]
-    error: ErrorEnvelope
-
-
-class CanceledResult(_Object):
-    """The batch was canceled before the request was sent to the model."""
-
-    type: Literal["canceled"]
-
-
-class ExpiredResult(_Object):
-    """The batch expired before the request was sent to the model."""
-
-    type: Literal["expired"]
-
-
-class UnknownResult(_Object):
-    """A kind of result this package does not know, passed on as it came."""
+    :param type: `succeeded`, `errored`, `canceled` (before it was sent to the model), `expired` (likewise), or a kind
+        that this package does not know.
+    :param message: Of a request that succeeded: a Messages API message.
+    :param error: Of a request that errored.
+    """
 
     type: str
+    message: dict[str, Any] | None = None
+    error: ErrorEnvelope | None = None
 
-
-_KNOWN_RESULTS = frozenset({"succeeded", "errored", "canceled", "expired"})
-
-
-def _result_tag(value: Any) -> str:
-    tag = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return tag if isinstance(tag, str) and tag in _KNOWN_RESULTS else "unknown"
+    @model_validator(mode="after")
+    def _is_whole(self) -> Result:
+        needed = {"succeeded": self.message, "errored": self.error}
+        if needed.get(self.type, True) is None:
+            raise ValueError(f"a result of type {self.type} without what belongs to it")
+        return self
 
 
 class BatchResult(_Object):
     """One line of a batch's results."""
 
     custom_id: str
-    result: Annotated[
-        Annotated[SucceededResult, Tag("succeeded")]
-        | Annotated[ErroredResult, Tag("errored")]
-        | Annotated[CanceledResult, Tag("canceled")]
-        | Annotated[ExpiredResult, Tag("expired")]
-        | Annotated[UnknownResult, Tag("unknown")],
-        Discriminator(_result_tag),
-    ]
+    result: Result

@@ -1,92 +1,64 @@
-"""Whether a failed call is made again, and when. Pure: tenacity runs the schedule, the clients do the I/O.
-
-The pace is the reference client's: 0.5 s doubling to 8 s, up to a quarter taken off at random.
-"""
+"""Whether a failed call is retried, and when: the one policy for calls, waits and whoever reads results again."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Mapping
 
-from tenacity import RetryCallState, retry_if_exception, stop_after_attempt
+from airflow_provider_batches.api.errors import BatchesError
+from airflow_provider_batches.api.evidence import Proof
 
-from airflow_provider_batches.api.endpoints import Call
-from airflow_provider_batches.api.errors import (
-    AccessDeniedError,
-    APIConnectionError,
-    APIStatusError,
-    BatchesError,
-    ServerError,
-    SpendLimitError,
-)
-
-FIRST_PAUSE = 0.5
-LAST_PAUSE = 8.0
+#: Seconds before the first retry and at most before a later one, as the reference client has them.
+FIRST_BACKOFF = 0.5
+LAST_BACKOFF = 8.0
+JITTER = 0.25
 #: No answer can make a call wait longer than this, in seconds.
 MAX_PAUSE = 60.0
-JITTER = 0.25
-#: Refusals that say nothing about the batch: who asks, who pays, how often.
-_NOT_ABOUT_THE_BATCH = frozenset({401, 402, 408, 413, 429})
-#: What gateways answer for an API that is away, and an API that is overloaded.
-_AWAY = frozenset({502, 503, 504, 529})
+#: Seconds between retrievals of a batch that the API says it does not know; after the last one it is believed.
+NOT_FOUND_PAUSES = (1.0, 2.0, 4.0)
+#: The same for a refused key, which may have been rotated; the second is for one that has worked before.
+KEY_PAUSES = (1.0, 3.0, 6.0)
+WORKING_KEY_PAUSES = (*KEY_PAUSES, 20.0, 30.0)
 
 
-def is_about_the_batch(error: BaseException) -> bool:
-    """Whether a refusal may be explained by the state of the batch: any 4xx that the contract does not tie down."""
-    return isinstance(error, APIStatusError) and 400 <= error.status < 500 and error.status not in _NOT_ABOUT_THE_BATCH
+def backoff(attempt: int, error: BatchesError | None = None, chance: Callable[[], float] = random.random) -> float:
+    """Return the seconds to wait after attempt number `attempt` (from 1) failed with `error`.
+
+    0.5 s doubling to 8 s, up to a quarter taken off at random; a `retry_after` that asks for more wins, up to 60 s.
+    """
+    pause = min(LAST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(attempt - 1, 10)) * (1 - JITTER * chance())
+    asked = (error.retry_after if error else None) or 0.0
+    return min(MAX_PAUSE, max(pause, asked * (1 + JITTER * chance())))
 
 
-def is_about_the_key(error: BaseException) -> bool:
-    """Whether a refusal is about who asks or who pays, so that no other call would be answered either."""
-    return isinstance(error, SpendLimitError) or (isinstance(error, AccessDeniedError) and error.status == 401)
+class Retry:
+    """Says after each failure of one call when to try again.
 
+    :param attempts: How often a call is made in all if its failures prove nothing.
+    :param doubts: Seconds between the attempts after failures that are believed only if they last.
+    """
 
-def is_outage(error: BaseException) -> bool:
-    """Whether a failure says that nobody is answered at the moment, whatever is asked."""
-    return isinstance(error, APIConnectionError) or (isinstance(error, ServerError) and error.status in _AWAY)
+    __slots__ = ("_attempts", "_counts", "_doubts", "failures")
+    _retried: tuple[Proof, ...] = (Proof.NOTHING, Proof.RATE_LIMIT)
 
+    def __init__(self, attempts: int, doubts: Mapping[Proof, tuple[float, ...]] | None = None) -> None:
+        self._attempts = attempts
+        self._doubts = doubts or {}
+        #: How often the call has failed.
+        self.failures = 0
+        self._counts = Counter[Proof]()
 
-def may_repeat(call: Call[Any], error: BaseException) -> bool:
-    """Whether a call that failed may be made again as it is."""
-    if not isinstance(error, BatchesError):
-        return False
-    if not call.repeatable:
-        return isinstance(error, APIConnectionError) and not error.sent
-    if call.settles and is_about_the_batch(error):
-        return False
-    return error.passing
-
-
-def pause(attempt: int, error: BaseException | None, chance: Callable[[], float] = random.random) -> float:
-    """Return the seconds to wait after attempt number `attempt` (from 1) failed with `error`."""
-    asked = getattr(error, "retry_after", None)
-    # Where it asks for none (a part of a second rounded down, say), all attempts would come at once.
-    if asked:
-        return min(MAX_PAUSE, float(asked) * (1 + JITTER * chance()))
-    backoff = min(LAST_PAUSE, FIRST_PAUSE * 2 ** min(attempt - 1, 10))
-    return float(backoff) * (1 - JITTER * chance())
-
-
-def schedule(call: Call[Any], attempts: int) -> dict[str, Any]:
-    """Return what tenacity needs to run a call at most `attempts` times."""
-
-    def failed(state: RetryCallState) -> BaseException | None:
-        return state.outcome.exception() if state.outcome else None
-
-    def wait(state: RetryCallState) -> float:
-        return pause(state.attempt_number, failed(state))
-
-    def give_up(state: RetryCallState) -> None:
-        error = failed(state)
-        if isinstance(error, BatchesError) and state.attempt_number > 1:
-            error.given_up(state.attempt_number)
-        if error:
-            raise error
-
-    return {
-        "retry": retry_if_exception(lambda error: may_repeat(call, error)),
-        "wait": wait,
-        "stop": stop_after_attempt(attempts),
-        "retry_error_callback": give_up,
-    }
+    def pause(self, error: BatchesError) -> float | None:
+        """Return the seconds until the next attempt, None to give up."""
+        self.failures += 1
+        proof = Proof.NOTHING if error.should_retry else error.evidence.proof
+        if proof in self._doubts:
+            left = self._doubts[proof][self._counts[proof] :]
+            self._counts[proof] += 1
+            return min(MAX_PAUSE, max(left[0], error.retry_after or 0.0)) if left else None
+        if proof not in self._retried or error.should_retry is False:
+            return None
+        self._counts[Proof.NOTHING] += 1
+        attempt = self._counts[Proof.NOTHING]
+        return backoff(attempt, error) if attempt < self._attempts else None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import httpx
 from pydantic import (
@@ -21,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from airflow_provider_batches.api.auth import KeyAuth
 from airflow_provider_batches.api.errors import InvalidArgumentError
 
 BASE_URL = "https://api.anthropic.com"
@@ -32,19 +34,11 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
 _HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?\Z|[0-9A-Fa-f:.]+\Z")
 #: Headers that the client sets itself: the key has a field of its own, the rest belongs to the transport.
 _OWN_HEADERS = frozenset(
-    {
-        "x-api-key",
-        "host",
-        "content-length",
-        "content-type",
-        "transfer-encoding",
-        "connection",
-        "accept-encoding",
-    }
+    ["x-api-key", "host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding"]
 )
 _SECRET_HEADER_WORDS = ("auth", "key", "token", "secret", "cookie")
 _SECRET_FIELDS = frozenset({"api_key", "headers", "secret_headers", "proxy", "base_url"})
-#: A header's value that is shorter is no secret, and part of too many words to be hidden. Airflow's default, too.
+#: A shorter header value is not a secret, and part of too many words to be hidden. Airflow's default, too.
 _SHORTEST_SECRET = 5
 
 
@@ -61,25 +55,27 @@ def _api_key(value: SecretStr) -> SecretStr:
     return SecretStr(key)
 
 
-def _is_host(name: str | None) -> bool:
-    # Encoding raises a ValueError where a part is empty or too long, as connecting would.
-    return bool(name and _HOST.match(name) and name.encode("idna"))
+def _url(text: str, *schemes: str) -> SplitResult | None:
+    """Return the parts of a URL, None if it is none or names no host."""
+    try:
+        url = urlsplit(text)
+        host = url.hostname or ""
+        # Encoding raises a ValueError if a part is empty or too long, as connecting would.
+        valid = _HOST.match(host) and host.encode("idna") and httpx.URL(text).host and url.port != 0
+    except (ValueError, httpx.InvalidURL):
+        return None
+    return url if valid and url.scheme in schemes and _HEADER_VALUE.match(text) and " " not in text else None
 
 
 def _base_url(value: str) -> str:
     text = value.strip()
     text = (text if "://" in text else f"https://{text}").rstrip("/")
-    try:
-        url = urlsplit(text)
-        valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-        valid = valid and not url.netloc.endswith(":") and _is_host(url.hostname) and bool(httpx.URL(text).host)
-    except (ValueError, httpx.InvalidURL):
-        valid = False
-    if not valid or not _HEADER_VALUE.match(text) or " " in text or "\\" in text:
+    url = _url(text, "http", "https")
+    if url is None or url.netloc.endswith(":") or "\\" in text:
         raise ValueError("must be a URL like https://api.anthropic.com, or a host name with or without a port")
     if url.username is not None or url.password is not None:
         raise ValueError("must not hold a user or a password; the key belongs in api_key")
-    if url.query or url.fragment or "?" in text or "#" in text:
+    if "?" in text or "#" in text:
         raise ValueError("must not have a query or a fragment")
     if url.path.endswith("/v1") or "/v1/messages" in url.path:
         raise ValueError("must end before /v1: the client adds /v1/messages/batches itself")
@@ -97,19 +93,14 @@ def _flags(value: Any) -> Any:
 def _headers(value: dict[str, str]) -> dict[str, str]:
     for name, text in value.items():
         if not _HEADER_NAME.match(name) or not _HEADER_VALUE.match(text):
-            raise ValueError(f"{name!r} is no header, or its value is not printable ASCII")
+            raise ValueError(f"{name!r} is not a header, or its value is not printable ASCII")
         if name.lower() in _OWN_HEADERS:
             raise ValueError(f"{name!r} is set by the client; the key belongs in api_key")
     return value
 
 
 def _proxy(value: str) -> str:
-    try:
-        url = urlsplit(value)
-        valid = url.scheme in ("http", "https", "socks5", "socks5h") and _is_host(url.hostname) and (url.port or 1) > 0
-    except ValueError:
-        valid = False
-    if not valid or not _HEADER_VALUE.match(value) or " " in value:
+    if not _url(value, "http", "https", "socks5", "socks5h"):
         raise ValueError("must be a URL like http://proxy.example:3128")
     return value
 
@@ -131,7 +122,7 @@ HeaderText = Annotated[str, AfterValidator(_header_value)]
 class ClientSettings(BaseModel):
     """How a client reaches the API.
 
-    :param api_key: The key, or the token where `auth_scheme` is `bearer`.
+    :param api_key: The key, or the token if `auth_scheme` is `bearer`.
     :param base_url: The API's URL up to, not including, `/v1`. Default `https://api.anthropic.com`.
     :param auth_scheme: `x-api-key` (default) or `bearer` (gateways, OAuth).
     :param anthropic_version: The `anthropic-version` header. Default `2023-06-01`.
@@ -140,11 +131,12 @@ class ClientSettings(BaseModel):
     :param headers: More headers. They win over the client's own, except those of the key and the transport.
     :param secret_headers: The same, whose values must not be seen. They win over `headers`.
     :param timeout: Seconds that connecting (at most 10), and each read or write, may take. Default 60.
-    :param max_retries: How often a call is made again after it failed. Default 5.
+    :param max_retries: How often a failed call is retried. Default 5.
     :param proxy: URL of a proxy. Default: the environment's.
     :param verify: Whether certificates are checked, or the path of a CA file. Default True.
     :param allow_http: Whether a plain `http://` URL may be used for a host other than this machine. Default False.
     :param user_agent: The `User-Agent` header.
+    :param labels: How error texts name a setting, by its name here: where its value comes from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -163,6 +155,7 @@ class ClientSettings(BaseModel):
     verify: Annotated[bool | str, BeforeValidator(_verify)] = True
     allow_http: bool = False
     user_agent: HeaderText = "airflow-provider-batches"
+    labels: Mapping[str, str] = Field(default={}, repr=False)
 
     @model_validator(mode="after")
     def _consistent(self) -> ClientSettings:
@@ -173,58 +166,67 @@ class ClientSettings(BaseModel):
             )
         for field, headers in (("headers", self.headers), ("secret_headers", self.secret_headers)):
             if self.auth_scheme == "bearer" and any(name.lower() == "authorization" for name in headers):
-                raise ValueError(f"{field}: 'Authorization' is set by the client where auth_scheme is bearer")
+                raise ValueError(f"{field}: 'Authorization' is set by the client if auth_scheme is bearer")
         return self
 
     @classmethod
     def parse(cls, **values: Any) -> ClientSettings:
         """Return checked settings.
 
-        :raises InvalidArgumentError: A value is wrong; the message names each wrong field, its value where that is
-            no secret, and what is allowed.
+        :raises InvalidArgumentError: A value is wrong; the message names each wrong field, its value if that is not
+            a secret, and what is allowed.
         """
         try:
             return cls(**values)
         except ValidationError as error:
-            raise InvalidArgumentError("; ".join(_problems(error))) from None
+            raise InvalidArgumentError("", "; ".join(_problems(error, values.get("labels", {})))) from None
+
+    @cached_property
+    def auth(self) -> KeyAuth:
+        """What signs the requests."""
+        return KeyAuth(self.api_key.get_secret_value(), self.auth_scheme)
 
     @property
     def is_loopback(self) -> bool:
         """Whether the base URL names this machine."""
         return _is_loopback(urlsplit(self.base_url).hostname or "")
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether the base URL is a known host of the API, and not a gateway before it."""
+        return self.is_loopback or urlsplit(self.base_url).hostname == urlsplit(BASE_URL).hostname
+
+    def label(self, field: str) -> str:
+        """Return how error texts name a setting."""
+        return self.labels.get(field, field)
+
     def request_headers(self) -> dict[str, str]:
-        """Return the headers of every request."""
-        key = self.api_key.get_secret_value()
-        own = {
+        """Return the headers of every request, but for those that sign it."""
+        headers = {
             "accept": "application/json",
+            "anthropic-beta": ",".join(self.anthropic_beta),
             "anthropic-version": self.anthropic_version,
+            "anthropic-workspace-id": self.workspace_id or "",
             "user-agent": self.user_agent,
         }
-        if self.anthropic_beta:
-            own["anthropic-beta"] = ",".join(self.anthropic_beta)
-        if self.workspace_id:
-            own["anthropic-workspace-id"] = self.workspace_id
-        for headers in (self.headers, self.secret_headers):
-            own |= {name.lower(): value for name, value in headers.items()}
-        auth = {"authorization": f"Bearer {key}"} if self.auth_scheme == "bearer" else {"x-api-key": key}
-        return own | auth
+        for more in (self.headers, self.secret_headers):
+            headers |= {name.lower(): value for name, value in more.items()}
+        return {name: value for name, value in headers.items() if value}
 
     def secrets(self) -> Iterator[str]:
         """Iterate over what must not be seen: the key, and the credentials in headers and proxy."""
-        yield self.api_key.get_secret_value()
+        yield from self.auth.secrets()
         named = (value for name, value in self.headers.items() if any(w in name.lower() for w in _SECRET_HEADER_WORDS))
         for value in (*named, *self.secret_headers.values()):
             # Of `Bearer token`, the token alone may be seen somewhere, too.
             yield from (text for text in dict.fromkeys((value, value.split()[-1])) if len(text) >= _SHORTEST_SECRET)
-        password = urlsplit(self.proxy or "").password
-        if password:
-            yield password
-            yield unquote(password)
+        if password := urlsplit(self.proxy or "").password:
+            yield from (password, unquote(password))
 
     def redact(self, text: str) -> str:
         """Return the text without the secrets, wherever it may have come from."""
-        for secret in self.secrets():
+        # One may be the beginning of another.
+        for secret in sorted(self.secrets(), key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
 
@@ -238,16 +240,18 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _problems(error: ValidationError) -> list[str]:
+def _problems(error: ValidationError, labels: Mapping[str, str]) -> list[str]:
     found = []
     for item in error.errors(include_url=False, include_context=False):
         field = str(item["loc"][0]) if item["loc"] else ""
         text = item["msg"].removeprefix("Value error, ")
         if item["type"] == "missing":
             text = "is required"
-        elif field and field not in _SECRET_FIELDS and item["type"] != "extra_forbidden":
-            text = f"got {str(item['input'])[:80]!r}; {text[:1].lower()}{text[1:]}"
         elif item["type"] == "extra_forbidden":
-            text = f"is no setting; there are {', '.join(ClientSettings.model_fields)}"
-        found.append(f"{field}: {text}" if field else text)
+            text = f"is not a setting. Supported: {', '.join(ClientSettings.model_fields)}"
+        elif field and field not in _SECRET_FIELDS:
+            text = f"got {str(item['input'])[:80]!r}; {text[:1].lower()}{text[1:]}"
+        elif not field:
+            field, _, text = text.partition(": ")
+        found.append(f"{labels.get(field, field)}: {text}")
     return found

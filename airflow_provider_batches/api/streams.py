@@ -12,10 +12,7 @@ from airflow_provider_batches.api.models import BatchResult, MessageBatch
 
 
 class ResultLines:
-    """Turns the bytes of a result stream into results, and knows whether all have come.
-
-    :param batch: The ended batch, whose `request_counts` say how many there are.
-    """
+    """Turns the bytes of an ended batch's results into results, and checks that all have come."""
 
     def __init__(self, batch: MessageBatch) -> None:
         self.batch = batch
@@ -25,41 +22,39 @@ class ResultLines:
     def feed(self, chunk: bytes) -> Iterator[BatchResult]:
         """Yield the results that are complete with this chunk. Lines end at LF only: U+2028 is JSON text."""
         *lines, rest = chunk.split(b"\n")
-        if lines:
-            lines[0] = b"".join((*self._rest, lines[0]))
-            self._rest.clear()
-        self._rest.append(rest)
         for line in lines:
+            line = b"".join((*self._rest, line))
+            self._rest.clear()
             if line.strip():
                 yield self._read(line)
+        self._rest.append(rest)
 
     def skip(self, chunk: bytes) -> None:
         """Count the results that are complete with this chunk, without reading them."""
-        # Searching from line to line is ten times as fast as `count`, which looks at each byte.
+        # Searching from line to line is ten times as fast as splitting, which looks at each byte and copies it.
         start, end = 0, chunk.find(b"\n")
         while end >= 0:
-            # The first byte says enough where it is no white space.
-            if chunk[start] > 32 or chunk[start:end].strip() or (not start and b"".join(self._rest).strip()):
+            if not self._rest and chunk.startswith(b'{"custom_id"', start):
                 self.count += 1
-            start, end = end + 1, chunk.find(b"\n", end + 1)
-        if start:
+            elif line := b"".join((*self._rest, chunk[start:end])).strip():
+                # Without a key of this name it is a page of a proxy, or an error. In a text, the quotes are escaped.
+                if line[:1] != b"{" or b'"custom_id"' not in line:
+                    raise self._not_a_result()
+                self.count += 1
             self._rest.clear()
+            start, end = end + 1, chunk.find(b"\n", end + 1)
         self._rest.append(chunk[start:])
 
     def end(self) -> Iterator[BatchResult]:
-        """Yield the last result where its line had no end.
-
-        :raises ResultsTruncatedError: Results are missing.
-        """
-        line = b"".join(self._rest)
-        if line.strip():
-            yield self._read(line)
+        """Yield the last result if its line had no end; missing results are a ResultsTruncatedError."""
+        yield from self.feed(b"\n")
         if self.count != self.batch.request_counts.total:
             raise self.cut_short("the stream ended")
 
     def cut_short(self, why: object) -> ResultsTruncatedError:
         """Return the error for a stream that broke off."""
-        name = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else why
+        # Not what the network's error says, which may hold anything.
+        name = type(why).__name__ if isinstance(why, Exception) else why
         return ResultsTruncatedError(
             f"The results of batch {self.batch.id} were cut short: {self.count} of "
             f"{self.batch.request_counts.total} came ({name}). Read them again."
@@ -69,9 +64,12 @@ class ResultLines:
         try:
             result = BatchResult.model_validate_json(line)
         except ValidationError:
-            raise self.cut_short(f"result {self.count + 1} is no whole result of the API") from None
+            raise self._not_a_result() from None
         self.count += 1
         return result
+
+    def _not_a_result(self) -> ResultsTruncatedError:
+        return self.cut_short(f"result {self.count + 1} is no whole result of the API")
 
 
 class ResultBytes:
@@ -94,10 +92,7 @@ class ResultBytes:
         return self._lines.count
 
     def __iter__(self) -> Iterator[bytes]:
-        """Iterate over the bytes, once.
-
-        :raises ResultsTruncatedError: The stream ended early; what came before is right.
-        """
+        """Iterate over the bytes, once; a stream that ends early is a ResultsTruncatedError."""
         try:
             for chunk in self._chunks:
                 self._lines.skip(chunk)

@@ -5,16 +5,15 @@ import json
 import math
 import re
 import secrets
-import socket
-import struct
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from email.utils import formatdate
 from hmac import compare_digest
-from typing import Any, cast
+from typing import cast
 from urllib.parse import parse_qsl, unquote
 
+from airflow_provider_batches.emulator.asgi import Answer, Receive, Scope, Send, hang_up, read_body, send_answer
 from airflow_provider_batches.emulator.behavior import Behavior
 from airflow_provider_batches.emulator.faults import Fault, FaultQueue, error_type
 from airflow_provider_batches.emulator.requestlog import LoggedRequest, RequestLog
@@ -22,22 +21,9 @@ from airflow_provider_batches.emulator.settings import Settings
 from airflow_provider_batches.emulator.store import Batch, Store, new_batch_id, timestamp
 from airflow_provider_batches.emulator.validation import Refusal, check_requests
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 VERSIONS = ("2023-01-01", "2023-06-01", "2026-10-21")
 SECRET_HEADERS = ("x-api-key", "authorization")
 HTML = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr></body></html>\n"
-
-
-@dataclass
-class Answer:
-    """An HTTP answer; a body in pieces is streamed."""
-
-    body: bytes | Iterable[bytes] = b""
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
 
 
 class RateLimit:
@@ -67,13 +53,18 @@ class RateLimit:
         }
 
 
+#: Answers a request to ``/_emulator/...``: app, method, path, query, body.
+Control = Callable[["App", str, str, dict[str, str], bytearray], Answer]
+
+
 class App:
     """The ASGI application: the six endpoints, the faults before them, the control endpoints beside them."""
 
-    def __init__(self, store: Store, settings: Settings, behavior: Behavior) -> None:
+    def __init__(self, store: Store, settings: Settings, behavior: Behavior, control: Control) -> None:
         self.store = store
         self.settings = settings
         self.behavior = behavior
+        self._control = control
         self.faults = FaultQueue()
         self.log = RequestLog(settings.log_size)
         for entry in store.replayed_requests:
@@ -90,14 +81,12 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI has it."""
-        body = await self._read(receive)
+        body = await read_body(receive, self.settings.max_bytes)
         if body is None:
             return
         path = scope["raw_path"].decode("latin-1")
         if path.startswith("/_emulator/"):
-            from airflow_provider_batches.emulator.control import control
-
-            await self._send(send, control(self, scope["method"], path, _query(scope), body))
+            await send_answer(send, self._control(self, scope["method"], path, _query(scope), body))
             return
         entry = self._log(scope, path)
         fault = self.faults.take(entry.endpoint, entry.batch_id)
@@ -106,18 +95,6 @@ class App:
             await self._serve(scope, entry, fault or _NO_FAULT, body, receive, send)
         except asyncio.CancelledError:
             return  # the emulator stops and has closed the connection; uvicorn would log this as a crash
-
-    async def _read(self, receive: Receive) -> bytearray | None:
-        """Read the request to its end, keeping no more of it than can be allowed; None if the client left."""
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            if len(body) <= self.settings.max_bytes:
-                body += message["body"]
-            if not message["more_body"]:
-                return body
 
     def _log(self, scope: Scope, path: str) -> LoggedRequest:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -154,34 +131,12 @@ class App:
             if self.behavior.request_id and not fault.html:
                 answer.headers.setdefault("request-id", entry.request_id)
             answer.headers.update(fault.headers)
-            if await self._send(send, answer, fault.cut_after, fault.cut_cleanly):
+            if await send_answer(send, answer, fault.cut_after, fault.cut_cleanly):
                 return
         if not fault.hang:
-            _hang_up(send, fault.reset)
+            hang_up(send, fault.reset)
         while (await receive())["type"] != "http.disconnect":
             pass  # pragma: no cover - the request was read to its end before
-
-    async def _send(self, send: Send, answer: Answer, cut_after: int | None = None, cut_cleanly: bool = False) -> bool:
-        """Send an answer; return False if it was cut short, so that the connection has to be broken off."""
-        streamed = not isinstance(answer.body, bytes)
-        headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
-        if isinstance(answer.body, bytes) and answer.status not in (204, 304) and not cut_cleanly:
-            headers.append((b"content-length", b"%d" % len(answer.body)))
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        for piece in [answer.body] if isinstance(answer.body, bytes) else answer.body:
-            if cut_after is not None:
-                kept, cut_after = piece[:cut_after], cut_after - len(piece)
-                if cut_after < 0:
-                    await send({"type": "http.response.body", "body": kept, "more_body": not cut_cleanly})
-                    return cut_cleanly
-            await send({"type": "http.response.body", "body": piece, "more_body": streamed})
-            if streamed:
-                if _transport(send).is_closing():
-                    return True
-                await asyncio.sleep(0)
-        if streamed:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        return True
 
     def _answer(self, scope: Scope, entry: LoggedRequest, body: bytearray) -> Answer:
         """Answer a request as the API would."""
@@ -352,21 +307,6 @@ def _query(scope: Scope) -> dict[str, str]:
 
 def _origin(scope: Scope) -> str:
     return f"{scope['scheme']}://{dict(scope['headers']).get(b'host', b'').decode('latin-1')}"
-
-
-def _transport(send: Send) -> asyncio.Transport:
-    """Return the connection's transport; uvicorn hands out a bound method of the object that has it."""
-    return cast(asyncio.Transport, send.__self__.transport)  # type: ignore[attr-defined]
-
-
-def _hang_up(send: Send, reset: bool) -> None:
-    transport = _transport(send)
-    if reset:
-        linger = struct.pack("ii", 1, 0)
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        transport.abort()
-    else:
-        transport.close()
 
 
 def _refuse(

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from airflow_provider_batches.emulator.app import Answer, App
+from airflow_provider_batches.emulator.app import App
+from airflow_provider_batches.emulator.asgi import Answer
 from airflow_provider_batches.emulator.behavior import Behavior
 from airflow_provider_batches.emulator.faults import Fault
 from airflow_provider_batches.emulator.seeding import seed

@@ -71,6 +71,7 @@ class Emulator:
         on_request: Callable[[LoggedRequest], None] | None = None,
     ) -> None:
         from airflow_provider_batches.emulator.app import App
+        from airflow_provider_batches.emulator.control import control
 
         if not (allow_remote or host == "localhost" or _is_loopback(host)):
             raise ValueError(f"{host} is not a loopback address; allow_remote is needed to listen there.")
@@ -91,7 +92,7 @@ class Emulator:
         )
         self._tls = tls
         self._store = Store(self.clock, None if state is None else Path(state))
-        self._app = App(self._store, self._settings, behavior or Behavior())
+        self._app = App(self._store, self._settings, behavior or Behavior(), control)
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], object] = lambda: None
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
+from airflow_provider_batches._arguments import read_batch_id, read_seconds
 from airflow_provider_batches._compat import BaseHook, mask_secret
 from airflow_provider_batches.api import (
     AsyncBatchesClient,
@@ -20,13 +22,15 @@ from airflow_provider_batches.api import (
     ClientSettings,
     MessageBatch,
     NotFoundError,
-    Outcome,
-    Verdict,
-    Wait,
-    check_batch_id,
+    Throttle,
 )
-from airflow_provider_batches.api.waiting import check_seconds
+from airflow_provider_batches.api.pager import Pager
 from airflow_provider_batches.hooks.connection import read_settings
+from airflow_provider_batches.hooks.form import field_behaviour, widgets
+from airflow_provider_batches.waiting.outcome import Outcome
+from airflow_provider_batches.waiting.poller import Poller
+from airflow_provider_batches.waiting.thread import run_in_thread
+from airflow_provider_batches.waiting.wait import Wait
 
 if TYPE_CHECKING:
     from airflow_provider_batches.api import BatchRequest, BatchResult, DeletedBatch
@@ -36,17 +40,10 @@ DEFAULT_TIMEOUT = 25 * 60 * 60.0
 DEFAULT_POLL_INTERVAL = 60.0
 
 
-class LoggerLike(Protocol):
-    """The part of a logger that is used here: Airflow's is not the standard library's."""
-
-    def info(self, event: str, /) -> Any:
-        """Log a line."""
-
-
 class BatchesHook(BaseHook):
     """Talks to Anthropic's Message Batches API through an Airflow connection.
 
-    The connection is of type `anthropic_batches`; one of the official provider's type `anthropic` serves too.
+    The connection is of type `anthropic_batches`; one of the official provider's type `anthropic` works too.
     Errors are those of `airflow_provider_batches.api`, all subclasses of `BatchesError`.
 
     :param conn_id: The connection. Default `anthropic_default`.
@@ -64,20 +61,20 @@ class BatchesHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the form's own fields, for Airflow 3.0 and 3.1."""
-        from airflow_provider_batches.hooks.form import widgets
-
         return widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return how the form shows Airflow's fields, for Airflow 3.0 and 3.1."""
-        from airflow_provider_batches.hooks.form import field_behaviour
-
         return field_behaviour()
 
     @cached_property
     def settings(self) -> ClientSettings:
         """What the connection says, checked; its secrets are masked in all logs from now on."""
+        return self.read_settings()
+
+    def read_settings(self) -> ClientSettings:
+        """Return what the connection says at this moment; its secrets are masked in all logs from now on."""
         connection: Any = self.get_connection(self.conn_id)
         for secret in (connection.password, os.environ.get("ANTHROPIC_API_KEY")):
             if secret:
@@ -93,15 +90,23 @@ class BatchesHook(BaseHook):
 
     @cached_property
     def _client(self) -> BatchesClient:
-        return BatchesClient(self.settings)
+        return BatchesClient(self.settings, renew=self.read_settings)
 
-    async def aget_conn(self) -> AsyncBatchesClient:
+    async def aget_conn(self, throttle: Throttle | None = None) -> AsyncBatchesClient:
         """Return a new async client; close it with `async with` or `aclose()`.
 
         Looking up the connection, masking its secrets and reading certificates may block, in each Airflow version in
         another way, so all of it happens in a thread.
+
+        :param throttle: What the client shares with others. Default: one of its own.
         """
-        return await sync_to_async(lambda: AsyncBatchesClient(self.settings))()
+        loop = asyncio.get_running_loop()
+
+        def renew() -> ClientSettings:
+            # Not in the client's own thread: some Airflow versions look up connections by way of the event loop.
+            return asyncio.run_coroutine_threadsafe(sync_to_async(self.read_settings)(), loop).result()
+
+        return await sync_to_async(lambda: AsyncBatchesClient(self.settings, throttle, renew))()
 
     def close(self) -> None:
         """Close the client's connections; the next call opens new ones."""
@@ -121,13 +126,18 @@ class BatchesHook(BaseHook):
         return self.get_conn().find(batch_id)
 
     def list_batches(
-        self, limit: int = 1000, after_id: str | None = None, before_id: str | None = None
+        self,
+        limit: int | None = None,
+        after_id: str | None = None,
+        before_id: str | None = None,
+        *,
+        page_size: int = 1000,
     ) -> Iterator[MessageBatch]:
-        """Iterate over all batches, newest first. See BatchesClient.list."""
-        return self.get_conn().list(limit, after_id, before_id)
+        """Iterate over the batches, newest first. See BatchesClient.list."""
+        return self.get_conn().list(limit, after_id, before_id, page_size=page_size)
 
     def cancel_batch(self, batch_id: str) -> MessageBatch:
-        """Cancel a batch; one that is canceling or has ended already is returned as it is. See BatchesClient.cancel."""
+        """Cancel a batch; one that is canceling or has ended is returned unchanged. See BatchesClient.cancel."""
         return self.get_conn().cancel(batch_id)
 
     def delete_batch(self, batch_id: str) -> DeletedBatch:
@@ -147,7 +157,7 @@ class BatchesHook(BaseHook):
         """Return a batch once it has ended; blocks this thread until then.
 
         :param batch_id: The batch.
-        :param poll_interval: Seconds (or timedelta) between looks once the wait has settled; it looks more often at
+        :param poll_interval: Seconds (or timedelta) between polls once the wait has settled; it polls more often at
             first.
         :param timeout: Seconds (or timedelta) until the wait is given up. Default: 25 hours.
         :raises InvalidArgumentError: An argument is wrong; nothing was sent.
@@ -156,59 +166,58 @@ class BatchesHook(BaseHook):
         """
         now = time.time()
         wait = Wait(
-            check_batch_id(batch_id),
-            poll_interval=check_seconds("poll_interval", poll_interval),
+            read_batch_id(batch_id),
+            poll_interval=read_seconds("poll_interval", poll_interval),
             start_time=now,
-            end_time=now + check_seconds("timeout", timeout),
+            end_time=now + read_seconds("timeout", timeout),
         )
-        outcome = look_until(wait, self.get_conn(), self.log).outcome
-        if outcome is None:
-            raise AssertionError("a wait without a limit of its own ends with an outcome")
+        (outcome,) = self.wait([wait], self.log)
         raise_unless_ended(outcome)
         return MessageBatch.model_validate(outcome.snapshot)
 
+    def wait(
+        self,
+        waits: Sequence[Wait],
+        log: Any,
+        gives_up: Callable[[Outcome], bool] = lambda outcome: outcome.status != "ended",
+        leave_at: float = float("inf"),
+        **options: int,
+    ) -> list[Outcome]:
+        """Return how waits end; blocks this thread until then. See `waiting.poller.Poller.wait`.
+
+        :param log: The task's logger.
+        :param options: Parameters of the poller.
+        """
+        settings = self.settings
+
+        async def open_client() -> AsyncBatchesClient:
+            return AsyncBatchesClient(settings, renew=self.read_settings)
+
+        async def poll() -> list[Outcome]:
+            return await Poller(open_client, **options).wait(waits, time.time(), log.info, gives_up, leave_at)
+
+        return run_in_thread(poll())
+
     def test_connection(self) -> tuple[bool, str]:
-        """Return whether the API accepts the connection's key, and what to tell the person who asked."""
+        """Return whether the API accepts the connection's key, and a text for the person who asked."""
         try:
-            page = self.get_conn().page(limit=1, retries=0)
+            page = self.get_conn().page(Pager(1), retries=0, doubt=False).batches()
         except BatchesError as error:
             return False, str(error)
         except Exception as error:
-            # Whatever it is, its text may hold anything; its kind is safe to show.
+            # Its text may hold anything; its kind is safe to show.
             return False, f"The connection could not be used: {type(error).__name__}"
-        seen = f"the newest batch is {page.data[0].id}" if page.data else "there are no batches yet"
-        return True, f"{self.get_conn().settings.base_url} accepts the key; {seen}."
-
-
-def look_until(
-    wait: Wait,
-    client: BatchesClient,
-    log: LoggerLike,
-    *,
-    until: float = float("inf"),
-    clock: Callable[[], float] = time.time,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Verdict:
-    """Look at a batch until its wait has an outcome, or the next look would come after `until` (epoch seconds)."""
-    while True:
-        answer: MessageBatch | BatchesError
-        try:
-            answer = client.retrieve(wait.batch_id, retries=0)
-        except BatchesError as error:
-            answer = error
-        verdict = wait.heard(answer, clock())
-        if verdict.news:
-            log.info(verdict.news)
-        if verdict.outcome or (clock() + verdict.pause > until and not wait.doubtful):
-            return verdict
-        sleep(verdict.pause)
+        seen = f"the newest batch is {page[0].id}" if page else "there are no batches yet"
+        return True, f"{self.settings.base_url} accepts the key; {seen}."
 
 
 def raise_unless_ended(outcome: Outcome) -> None:
-    """Raise what a wait ended with, where it did not end with the batch's end."""
+    """Raise what a wait ended with, unless the batch has ended."""
     if outcome.status == "timeout":
         raise BatchTimeoutError(outcome.message)
     if outcome.status == "missing":
         raise NotFoundError(outcome.message, status=404)
     if outcome.status != "ended":
-        raise outcome.error or BatchesError(outcome.message)
+        error = outcome.error or BatchesError(outcome.message)
+        error.retryable = outcome.retryable
+        raise error

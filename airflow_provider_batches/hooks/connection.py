@@ -10,23 +10,10 @@ from typing import Any, Protocol
 from airflow_provider_batches import __version__
 from airflow_provider_batches._compat import AIRFLOW_VERSION
 from airflow_provider_batches.api import ClientSettings, InvalidArgumentError
+from airflow_provider_batches.hooks.form import FIELDS
 
 #: Settings of the client that a connection's extra holds under the same name.
-EXTRA_FIELDS = (
-    "auth_scheme",
-    "anthropic_version",
-    "anthropic_beta",
-    "workspace_id",
-    "headers",
-    "secret_headers",
-    "timeout",
-    "max_retries",
-    "proxy",
-    "verify",
-    "allow_http",
-)
-#: Our own, and the official provider's.
-CONNECTION_TYPES = ("anthropic_batches", "anthropic")
+EXTRA_FIELDS = (*FIELDS, "headers")
 #: What the extra of the official provider's connection holds, and the setting it stands for.
 _OFFICIAL_KWARGS = {
     "api_key": "api_key",
@@ -58,64 +45,55 @@ def read_settings(connection: ConnectionLike, environment: Mapping[str, str]) ->
     :param environment: Where `ANTHROPIC_API_KEY` is looked up if the connection has no password.
     :raises InvalidArgumentError: A field is wrong; the message names the connection, the field and what is allowed.
     """
-    where = f"Connection {connection.conn_id!r}"
-    if connection.conn_type not in CONNECTION_TYPES:
-        # Without this, the password of any connection whose ID a person types into a form would be sent to the API.
+    where, name = f"Connection {connection.conn_id!r}", f"connection {connection.conn_id!r}"
+    if connection.conn_type not in ("anthropic_batches", "anthropic"):
+        # Or the password of any connection whose ID a person types into a form would be sent to the API.
         raise InvalidArgumentError(
-            f"{where} is of type {connection.conn_type!r}; it must be {' or '.join(map(repr, CONNECTION_TYPES))}."
+            where, f"its type is {connection.conn_type!r}; it must be 'anthropic_batches' or 'anthropic'."
         )
-    extra = _extra(where, connection.extra)
-    official = connection.conn_type == "anthropic"
-    values = _official_values(where, extra) if official else _values(where, extra)
-    # Where the official provider's connection holds arguments for its client, these win.
-    names = {"api_key": "password", "base_url": "host"}
-    if official:
-        names |= {
-            name: f"extra.anthropic_client_kwargs.{key}" for key, name in _OFFICIAL_KWARGS.items() if name in values
-        }
+    is_official = connection.conn_type == "anthropic"
+    values = (_official_values if is_official else _values)(where, _extra(where, connection.extra))
+    labels = {field: f"extra.{field} of {name}" for field in EXTRA_FIELDS}
+    labels |= {"api_key": f"password of {name}", "base_url": f"host of {name}"}
+    if is_official:
+        # If the connection holds arguments for the official client, these win.
+        keys = {field: key for key, field in _OFFICIAL_KWARGS.items() if field in values}
+        labels |= {field: f"extra.anthropic_client_kwargs.{key} of {name}" for field, key in keys.items()}
+    if "api_key" not in values and not connection.password:
+        labels["api_key"] = "ANTHROPIC_API_KEY in the environment"
     values.setdefault("api_key", connection.password or environment.get("ANTHROPIC_API_KEY"))
     if not values["api_key"]:
         raise InvalidArgumentError(
-            f"{where} has no API key: put it into the connection's password, or set ANTHROPIC_API_KEY in the "
-            "environment of the workers and the triggerer."
+            where,
+            "it has no API key. Put it into the password, or set ANTHROPIC_API_KEY in the environment of the workers "
+            "and the triggerer.",
         )
     if "base_url" not in values and (url := _url(where, connection)):
         values["base_url"] = url
-    try:
-        return ClientSettings.parse(user_agent=USER_AGENT, **values)
-    except InvalidArgumentError as error:
-        fields = str(error)
-        for name, field in names.items():
-            fields = fields.replace(f"{name}:", f"{field}:")
-        raise InvalidArgumentError(f"{where} is not usable: {fields}.") from None
+    return ClientSettings.parse(user_agent=USER_AGENT, labels=labels, **values)
 
 
 def _extra(where: str, text: str | None) -> dict[str, Any]:
     # Not `extra_dejson`: it answers broken JSON with an empty dictionary, and the settings would be lost silently.
-    if not text:
-        return {}
-    extra = _json(text)
+    extra = _json(text) if text else {}
     if extra is None:
-        raise InvalidArgumentError(f"{where}: extra is no JSON; it must be an object like {{}}.")
+        raise InvalidArgumentError(where, "extra is not valid JSON. Expected an object, for example {}.")
     if not isinstance(extra, dict):
-        raise InvalidArgumentError(f"{where}: extra must be a JSON object, not {type(extra).__name__}.")
+        raise InvalidArgumentError(where, f"extra must be a JSON object, not {type(extra).__name__}.")
     # Airflow's command line and environment may hold the form's long names.
     return {name.removeprefix("extra__anthropic_batches__"): value for name, value in extra.items()}
 
 
 def _values(where: str, extra: dict[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(extra) - set(EXTRA_FIELDS))
+    unknown = ", ".join(map(repr, sorted(set(extra) - set(EXTRA_FIELDS))))
     if unknown:
-        raise InvalidArgumentError(
-            f"{where}: extra has {', '.join(map(repr, unknown))}, which mean nothing here; "
-            f"there are {', '.join(EXTRA_FIELDS)}."
-        )
+        raise InvalidArgumentError(where, f"extra has unknown keys: {unknown}. Supported: {', '.join(EXTRA_FIELDS)}.")
     values = {name: value for name, value in extra.items() if value not in (None, "", {}, [])}
     for name in ("headers", "secret_headers"):
         if isinstance(text := values.get(name), str):
             values[name] = _json(text)
         if not isinstance(values.get(name, {}), dict):
-            raise InvalidArgumentError(f"{where}: extra.{name} must be a JSON object of strings.")
+            raise InvalidArgumentError(where, f"extra.{name} must be a JSON object of strings.")
     return values
 
 
@@ -131,17 +109,17 @@ def _official_values(where: str, extra: dict[str, Any]) -> dict[str, Any]:
     platform = str(extra.get("platform") or "anthropic").lower()
     if platform != "anthropic":
         raise InvalidArgumentError(
-            f"{where}: extra.platform is {platform!r}, but message batches are served by Anthropic's own API alone: "
-            "use a connection whose platform is 'anthropic'."
+            where, f"extra.platform is {platform!r}, which is not supported: use a connection of platform 'anthropic'."
         )
     if extra.get("workload_identity"):
         raise InvalidArgumentError(
-            f"{where}: extra.workload_identity is not supported here; use a connection with an API key, or with a "
-            "token and auth_scheme 'bearer'."
+            where,
+            "extra.workload_identity is not supported: use a connection with an API key, or with a token and "
+            "auth_scheme 'bearer'.",
         )
     kwargs = extra.get("anthropic_client_kwargs") or {}
     if not isinstance(kwargs, dict):
-        raise InvalidArgumentError(f"{where}: extra.anthropic_client_kwargs must be a JSON object.")
+        raise InvalidArgumentError(where, "extra.anthropic_client_kwargs must be a JSON object.")
     return {name: kwargs[key] for key, name in _OFFICIAL_KWARGS.items() if kwargs.get(key) is not None}
 
 
@@ -151,8 +129,8 @@ def _url(where: str, connection: ConnectionLike) -> str | None:
         return host or None
     scheme, _, rest = host.rpartition("://")
     name, slash, path = rest.partition("/")
-    if ":" in name.rpartition("]")[2]:
-        if name.rpartition(":")[2] != str(connection.port):
-            raise InvalidArgumentError(f"{where}: host names another port than the field port ({connection.port}).")
-        return host
-    return f"{scheme or 'https'}://{name}:{connection.port}{slash}{path}"
+    if ":" not in name.rpartition("]")[2]:
+        return f"{scheme or 'https'}://{name}:{connection.port}{slash}{path}"
+    if name.rpartition(":")[2] != str(connection.port):
+        raise InvalidArgumentError(where, f"host names another port than the field port ({connection.port}).")
+    return host

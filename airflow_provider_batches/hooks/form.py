@@ -7,50 +7,40 @@ from __future__ import annotations
 
 from typing import Any
 
+_TEXT = {"type": ["string", "null"]}
+# Airflow masks a value by its name in the edit form and in its REST API, and `headers` is no name that it masks.
+_SECRET = {**_TEXT, "format": "password"}
 #: Field of the extra -> label, JSON schema, description.
 FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "auth_scheme": (
         "Auth scheme",
-        {"type": ["string", "null"], "enum": ["x-api-key", "bearer"]},
+        {**_TEXT, "enum": ["x-api-key", "bearer"]},
         "How the key is sent: x-api-key (default), or bearer for gateways and OAuth tokens.",
     ),
-    "anthropic_version": (
-        "API version",
-        {"type": ["string", "null"]},
-        "The anthropic-version header. Default: 2023-06-01.",
-    ),
-    "anthropic_beta": (
-        "Beta flags",
-        {"type": ["string", "null"]},
-        "The anthropic-beta header, comma-separated. Default: none.",
-    ),
+    "anthropic_version": ("API version", _TEXT, "The anthropic-version header. Default: 2023-06-01."),
+    "anthropic_beta": ("Beta flags", _TEXT, "The anthropic-beta header, comma-separated. Default: none."),
     "workspace_id": (
         "Workspace ID",
-        {"type": ["string", "null"]},
+        _TEXT,
         "The anthropic-workspace-id header, for credentials that span workspaces.",
     ),
-    # Airflow masks a value by its name in the edit form and in its REST API, and `headers` is no name that it masks.
     "secret_headers": (
         "More headers",
-        {"type": ["string", "null"], "format": "password"},
+        _SECRET,
         'A JSON object of strings, for example {"x-team": "search"}; hidden, since headers may hold secrets.',
     ),
     "timeout": ("Timeout", {"type": ["number", "null"]}, "Seconds that a read or write may take. Default: 60."),
     "max_retries": (
         "Retries",
         {"type": ["integer", "null"], "minimum": 0, "maximum": 20},
-        "How often a failed call is made again. Default: 5.",
+        "How often a failed call is retried. Default: 5.",
     ),
     "proxy": (
         "Proxy",
-        {"type": ["string", "null"], "format": "password"},
+        _SECRET,
         "URL of a proxy; hidden, since it may hold a password. Default: the environment's.",
     ),
-    "verify": (
-        "Verify certificates",
-        {"type": ["string", "null"]},
-        "true (default), false, or the path of a CA file.",
-    ),
+    "verify": ("Verify certificates", _TEXT, "true (default), false, or the path of a CA file."),
     "allow_http": (
         "Allow http://",
         {"type": ["boolean", "null"]},
@@ -83,10 +73,7 @@ def widgets() -> dict[str, Any]:
     kinds = {"boolean": BooleanField, "integer": IntegerField}
     made = {}
     for name, (label, schema, description) in FIELDS.items():
-        secret = schema.get("format") == "password"
-        kind = PasswordField if secret else kinds.get(schema["type"][0], StringField)
-        validators = [Optional()]
-        if "enum" in schema:
-            validators.append(any_of(schema["enum"]))
-        made[name] = kind(label, validators=validators, description=description)
+        kind = PasswordField if schema.get("format") == "password" else kinds.get(schema["type"][0], StringField)
+        choices = [any_of(schema["enum"])] if "enum" in schema else []
+        made[name] = kind(label, validators=[Optional(), *choices], description=description)
     return made

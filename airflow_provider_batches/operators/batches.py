@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_batches._arguments import read_batch_id, read_seconds
+from airflow_provider_batches._base import BatchTask, airflow_errors, is_retry, run_start, time_to_wait
 from airflow_provider_batches._compat import conf
-from airflow_provider_batches._task import (
-    BatchTask,
-    airflow_errors,
-    is_retry,
-    run_start,
-    time_to_wait,
-)
-from airflow_provider_batches.api import BatchNotEndedError, NotFoundError, Outcome, Wait, check_batch_id
-from airflow_provider_batches.api.waiting import check_seconds, describe
+from airflow_provider_batches.api import BatchNotEndedError, NotFoundError
 from airflow_provider_batches.hooks.batches import (
     DEFAULT_POLL_INTERVAL,
     DEFAULT_TIMEOUT,
     BatchesHook,
     raise_unless_ended,
 )
-from airflow_provider_batches.operators._choosing import ChoosingOperator
+from airflow_provider_batches.operators._selecting import SelectingOperator
+from airflow_provider_batches.waiting.outcome import Outcome, describe
+from airflow_provider_batches.waiting.wait import Wait
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
 class CancelBatchOperator(BatchTask):
-    """Cancels a message batch, and waits until it has ended where asked to.
+    """Cancels a message batch, and waits until it has ended if requested.
 
     A batch that is canceling or has ended already is success: the task can be run again at any time. Canceling takes
-    a while; requests that cannot be interrupted still end as `succeeded` or `errored`.
-
-    Returns the batch ID. Pushes the XCom `batch`, the last snapshot of the batch.
+    a while; requests that cannot be interrupted still end as `succeeded` or `errored`. Returns the batch ID. Pushes the
+    XCom `batch`, the last snapshot of the batch.
 
     See https://docs.claude.com/en/api/canceling-message-batches.
 
@@ -44,12 +39,12 @@ class CancelBatchOperator(BatchTask):
     :param conn_id: The connection (templated). Default `anthropic_default`.
     :param ignore_if_missing: Whether a batch that the API does not know is success. Default False.
     :param wait_for_completion: Whether the task ends only once the batch has ended. Default False: it ends as soon
-        as the API has taken the order, whatever `deferrable` says.
-    :param deferrable: Whether it waits in the triggerer instead of on the worker. Only with `wait_for_completion`.
-        Default: Airflow's `[operators] default_deferrable`.
-    :param poll_interval: Seconds (or timedelta) between looks; the first ones come sooner. Default 60.
-    :param timeout: Seconds (or timedelta) until the wait is given up. Default 25 hours. The batch goes on, and a
-        retry waits again.
+        as the API has accepted the cancel.
+    :param deferrable: Whether `wait_for_completion` waits in the triggerer instead of on the worker. Default: Airflow's
+        `[operators] default_deferrable`.
+    :param poll_interval: Seconds (or timedelta) between polls; the first ones come sooner. Default 60.
+    :param timeout: Seconds (or timedelta) until the wait is given up. Default 25 hours. The batch is still running
+        then, and a retry waits again.
     """
 
     def __init__(
@@ -68,15 +63,15 @@ class CancelBatchOperator(BatchTask):
         self.ignore_if_missing = ignore_if_missing
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self.poll_interval = check_seconds("poll_interval", poll_interval)
-        self.timeout = check_seconds("timeout", timeout)
+        self.poll_interval = read_seconds("poll_interval", poll_interval)
+        self.timeout = read_seconds("timeout", timeout)
 
     def execute(self, context: Context) -> str:
         """Cancel the batch."""
         with airflow_errors():
-            batch_id = check_batch_id(self.batch_id)
+            batch_id = read_batch_id(self.batch_id)
             try:
-                batch = self.hook.cancel_batch(batch_id)
+                batch = self.hook.get_conn().cancel(batch_id, confirm=self.ignore_if_missing)
             except NotFoundError as error:
                 if not self.ignore_if_missing:
                     raise
@@ -88,13 +83,18 @@ class CancelBatchOperator(BatchTask):
             if batch.ended or not self.wait_for_completion:
                 return batch_id
             now = time.time()
-            end = now + time_to_wait(self, self.timeout)
-            wait = Wait(batch_id, poll_interval=self.poll_interval, start_time=now, end_time=end)
-            leave = (lambda pause: self._leave_to_triggerer(batch_id, wait)) if self.deferrable else None
-            return self._finish(context, self._wait(wait, leave))
+            wait = Wait(
+                batch_id,
+                poll_interval=self.poll_interval,
+                start_time=now,
+                end_time=now + time_to_wait(self, self.timeout),
+                seen_since=batch.created_at.timestamp(),
+            )
+            leave = partial(self._leave_to_triggerer, batch_id, [wait]) if self.deferrable else None
+            return self._finish(context, self._wait([wait], leave)[0])
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
-        """Go on with what the trigger found."""
+        """Continue with what the trigger found."""
         with airflow_errors():
             return self._finish(context, Outcome.from_event(event))
 
@@ -110,10 +110,9 @@ class DeleteBatchOperator(BatchTask):
     """Deletes a message batch that has ended, with its results.
 
     A batch that has not ended is an error, and stays: cancel it, wait for its end, then delete it. The task can be
-    run again after a crash: where Airflow retries it and the batch is gone, an earlier try has deleted it.
-
-    Returns the batch ID. Pushes the XComs `batch`, the last snapshot of the batch, and `deletion`: `batch_id`,
-    `deleted_at` (RFC 3339) and the API's `request_id`.
+    run again after a crash: if Airflow retries it and the batch is gone, an earlier try has deleted it. Returns the
+    batch ID. Pushes the XComs `batch`, the last snapshot of the batch, and `deletion`: `batch_id`, `deleted_at`
+    (RFC 3339) and the API's `request_id`.
 
     See https://docs.claude.com/en/api/deleting-message-batches.
 
@@ -136,35 +135,32 @@ class DeleteBatchOperator(BatchTask):
     def execute(self, context: Context) -> str:
         """Delete the batch."""
         with airflow_errors():
-            batch_id = check_batch_id(self.batch_id)
+            batch_id = read_batch_id(self.batch_id)
+            retried = is_retry(self, context)
             try:
-                batch = self.hook.get_conn().find(batch_id)
+                client = self.hook.get_conn()
+                batch = client.find(batch_id, confirm=self.ignore_if_missing or retried)
                 self._push_batch(context, batch.snapshot())
                 if not batch.ended:
                     raise BatchNotEndedError(batch, "can be deleted")
-                deleted = self.hook.delete_batch(batch_id)
+                request_id = client.delete(batch_id, batch.created_at).request_id
             except NotFoundError as error:
-                if is_retry(self, context):
-                    self.log.warning("An earlier try of this task has most likely deleted the batch. %s", error)
-                elif self.ignore_if_missing:
-                    self.log.warning("Nothing to delete: %s", error)
-                else:
+                if not (retried or self.ignore_if_missing):
                     raise
+                why = "Most likely an earlier try has deleted the batch:" if retried else "Nothing to delete:"
+                self.log.warning("%s %s", why, error)
                 return batch_id
-        deletion = {
-            "batch_id": batch_id,
-            "deleted_at": datetime.now(timezone.utc).isoformat(),
-            "request_id": deleted.request_id,
-        }
+        now = datetime.now(timezone.utc).isoformat()
+        deletion = {"batch_id": batch_id, "deleted_at": now, "request_id": request_id}
         context["ti"].xcom_push(key="deletion", value=deletion)
-        self.log.info("Deleted batch %s (%s; request-id %s)", batch_id, describe(batch), deleted.request_id)
+        self.log.info("Deleted batch %s (%s; request-id %s)", batch_id, describe(batch), request_id)
         return batch_id
 
 
-class ListBatchesOperator(ChoosingOperator):
-    """Chooses message batches by age and state, as TeardownBatchesOperator does, and returns their IDs, oldest first.
+class ListBatchesOperator(SelectingOperator):
+    """Selects message batches by age and state, as TeardownBatchesOperator does, and returns their IDs, oldest first.
 
-    For tasks that are mapped over them: Airflow maps over 1,024 at most, so set a `limit`. Each try chooses anew.
+    For tasks that are mapped over them: Airflow maps over 1,024 at most, so set a `limit`. Each try selects anew.
 
     See https://docs.claude.com/en/api/listing-message-batches.
 
@@ -178,28 +174,13 @@ class ListBatchesOperator(ChoosingOperator):
 
     template_fields: Sequence[str] = ("older_than", "created_before", "statuses", "limit", "conn_id")
 
-    def __init__(
-        self,
-        *,
-        older_than: timedelta | str | None = None,
-        created_before: datetime | str | None = None,
-        statuses: list[str] | str | None = None,
-        limit: int | str | None = None,
-        conn_id: str = BatchesHook.default_conn_name,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            older_than=older_than,
-            created_before=created_before,
-            statuses=statuses,
-            limit=limit,
-            conn_id=conn_id,
-            **kwargs,
-        )
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._read_selection(None)
 
     def execute(self, context: Context) -> list[str]:
         """List the batches."""
         with airflow_errors():
-            chosen = asyncio.run(self._select(self._read_selection(run_start(context))))
-        self.log.info("Batches chosen: %d", len(chosen))
-        return [batch.id for batch in chosen]
+            selected = self._select(self._read_selection(run_start(context)))
+        self.log.info("Batches selected: %d", len(selected))
+        return [batch.id for batch in selected]

@@ -1,180 +1,157 @@
 """Cancels, saves and deletes many batches, a few at a time, through one client.
 
-Each step leaves a batch in a state from which the same job, run again, goes on: nothing but the API and the saved files
-says what is done already.
+After each step the same job, run again, can continue: only the API and the saved files say what is done already.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import aclosing
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Future
+from contextvars import copy_context
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from functools import partial
+from threading import Event, Thread
+from typing import Any, TypeVar
 
-from airflow_provider_batches.api import (
-    APIStatusError,
-    BatchesClient,
-    BatchesError,
-    InvalidResponseError,
-    MessageBatch,
-    NotFoundError,
-    RateLimitError,
-)
-from airflow_provider_batches.api.endpoints import MAX_PAGE
-from airflow_provider_batches.api.models import BatchPage
-from airflow_provider_batches.api.pacing import PacedClient
-from airflow_provider_batches.api.pages import WORTH
-from airflow_provider_batches.api.retry import is_about_the_batch, is_about_the_key, is_outage
-from airflow_provider_batches.teardown.progress import Progress
-from airflow_provider_batches.teardown.saving import Saver, StoppedError
+from airflow_provider_batches.api import AsyncBatchesClient, BatchesClient, BatchesError, MessageBatch, NotFoundError
+from airflow_provider_batches.api.evidence import Proof
+from airflow_provider_batches.api.models import read_batch
+from airflow_provider_batches.api.pager import Pager
+from airflow_provider_batches.results.saving import Saver, StoppedError
+from airflow_provider_batches.teardown.record import Record
+from airflow_provider_batches.teardown.record import Tally as Tally
 from airflow_provider_batches.teardown.selection import Selection
+from airflow_provider_batches.waiting.pages import WORTH
+
+T = TypeVar("T")
 
 #: Results that are saved at once: each holds a few blocks of its store in memory.
 SAVES = 4
 #: Seconds after the list was read before a 404 to a batch that was not in it is believed.
-DOUBT = 7.0
-#: How often reading the list begins anew, where the batch that a page ended with is deleted meanwhile.
-RESTARTS = 3
+LIST_LAG = 7.0
+#: Seconds that a thread has to stop writing its file once the job is canceled.
+GRACE = 1.0
+#: What the API would answer for every other batch, too.
+_FATAL = (Proof.KEY_REFUSED, Proof.SPEND_LIMIT, Proof.WRONG_ADDRESS)
 
 
 @dataclass
-class Record:
-    """What became of one batch: a line of the full record."""
-
-    batch_id: str
-    #: `left`, `deleted`, `already_gone`.
-    outcome: str = "left"
-    canceled: bool = False
-    cancel_request_id: str | None = None
-    ended: bool = False
-    results: dict[str, Any] | None = None
-    deleted_at: str | None = None
-    delete_request_id: str | None = None
-    error: str | None = None
-    #: Whether trying again may help where there is an error.
-    transient: bool = True
-    #: Whether it runs on, and costs money, since canceling it failed in a way that trying again may help.
-    runs_on: bool = False
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.outcome != "left"
-
-    def line(self) -> dict[str, Any]:
-        """Return the record as plain JSON types."""
-        found = asdict(self)
-        del found["transient"], found["runs_on"]
-        return found
-
-
-@dataclass
-class Tally:
-    """The summary of a teardown: how many batches each thing happened to, and the bytes of results saved."""
-
-    selected: int = 0
-    canceled: int = 0
-    ended: int = 0
-    saved: int = 0
-    deleted: int = 0
-    already_gone: int = 0
-    failed: int = 0
-    bytes_saved: int = 0
-
-    def __str__(self) -> str:
-        done = ", ".join(
-            f"{number:,} {name.replace('_', ' ')}"
-            for name, number in asdict(self).items()
-            if name not in ("selected", "bytes_saved")
-        )
-        return f"Batches selected: {self.selected:,}; {done}; {self.bytes_saved:,} bytes saved"
-
-
 class Teardown:
     """The work on a set of batches.
 
-    :param client: For all calls but the results.
-    :param tally: Where is counted what happens.
-    :param say: Takes lines for the log.
-    :param in_flight: How many calls are made at once.
-    :param stopped: Says that the task has been told to stop: what is begun is ended, and nothing new is begun.
+    :param client: For all calls but the results. It has a patient throttle.
+    :param tally: The summary of batches that are done already.
+    :param stop: Set once the task is stopped: calls in flight are completed, and nothing new is begun.
     :param saver: Saves results before a batch is deleted. None: they are deleted unsaved.
     :param reader: Reads the results, in threads: a stream costs an event loop three times as much CPU.
     """
 
-    def __init__(
-        self,
-        client: PacedClient,
-        tally: Tally,
-        say: Callable[[str], None],
-        *,
-        in_flight: int = 16,
-        stopped: Callable[[], bool] = lambda: False,
-        saver: Saver | None = None,
-        reader: BatchesClient | None = None,
-    ) -> None:
-        self.client = client
-        self.tally = tally
-        #: What ended the job for all batches.
-        self.fatal: BatchesError | None = None
-        self._say = say
-        self._in_flight = in_flight
-        self._stopped = stopped
-        self._saver = saver
-        self._reader = reader
-        self._saves = asyncio.Semaphore(SAVES)
-        #: What is known of the batches, and whether a batch that is not in it was in no page of the whole list.
-        self._seen: dict[str, MessageBatch] = {}
-        self._seen_all = False
-        self._seen_at = 0.0
+    client: AsyncBatchesClient
+    tally: Tally
+    log: Callable[[str], None]
+    in_flight: int = 16
+    stop: Event = field(default_factory=Event)
+    saver: Saver | None = None
+    reader: BatchesClient | None = None
+    records: dict[str, Record] = field(default_factory=dict, init=False)
+    #: What ended the job for all batches.
+    fatal: BatchesError | None = field(default=None, init=False)
+    _saves: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, SAVES), init=False)
+    #: The batches as they were last seen, and when the whole list was read, if it was.
+    _seen: dict[str, MessageBatch] = field(default_factory=dict, init=False)
+    _listed_at: float | None = field(default=None, init=False)
+
+    @property
+    def left(self) -> list[Record]:
+        """The batches that are not done."""
+        return [record for record in self.records.values() if not record.done]
+
+    def summary(self) -> Tally:
+        """Return the summary of all batches."""
+        return self.tally.plus(self.records.values())
 
     async def select(self, selection: Selection) -> list[MessageBatch]:
-        """Return the batches that a selection by age and state chooses, oldest first."""
+        """Return the batches that a selection by age and state selects, oldest first."""
         found: dict[str, MessageBatch] = {}
-        async for page in self._pages():
-            found |= {batch.id: batch for batch in page.data if selection.takes(batch)}
+        pager = Pager()
+        while not pager.ended:
+            page = await self.client.page(pager)
+            found |= {batch.id: batch for batch in page.batches() if selection.takes(batch)}
         return selection.choose(found.values())
 
-    async def run(self, records: Iterable[Record], chosen: Iterable[MessageBatch] = (), patience: float = 0.0) -> None:
+    async def run(self, records: Iterable[Record], selected: Iterable[MessageBatch] = (), seconds: float = 0.0) -> None:
         """Cancel what runs, save and delete what has ended.
 
         :param records: What is known of each batch; it is brought up to date.
-        :param chosen: The batches as they were seen when they were chosen.
-        :param patience: Seconds for which batches that have not ended are looked at again.
+        :param selected: The batches as they were seen when they were selected.
+        :param seconds: For how long batches that have not ended are polled.
         """
-        todo = [record for record in records if not record.done]
-        self._seen = {batch.id: batch for batch in chosen}
+        self.records = {record.batch_id: record for record in records}
+        for batch in selected:
+            self._learn(batch)
         if not self._seen:
-            await self._look(todo)
-        running = [record for record in todo if not self._is_stopping(record)]
-        await self._each("Canceling", running, self._cancel)
-        until = asyncio.get_running_loop().time() + patience
-        pause = 0.5
+            await self._read_states()
+        running = [record for record in self.left if not record.canceled and not self._is_stopping(record)]
+        await self._each(running, self._cancel)
+        until, pause = time.monotonic() + seconds, 0.5
         while True:
-            todo = [record for record in todo if not record.done]
             if running and not self._is_over:
-                await self._look(todo)
-            await self._each("Deleting" if self._saver is None else "Saving and deleting", todo, self._finish)
-            left = [record for record in todo if not record.done and not record.ended]
-            if not left or self._is_over or asyncio.get_running_loop().time() + pause > until:
+                await self._read_states()
+            await self._each(self.left, self._finish)
+            running = [record for record in self.left if not record.ended]
+            if not running or self._is_over or time.monotonic() + pause > until:
                 return
             await asyncio.sleep(pause)
-            todo, pause, running = left, 2 * pause, left
+            pause *= 2
 
     @property
     def _is_over(self) -> bool:
-        return self._stopped() or self.fatal is not None
+        return self.stop.is_set() or self.fatal is not None
+
+    def _check_over(self) -> None:
+        if self._is_over:
+            raise StoppedError("The task ended before it was done.")
 
     def _is_stopping(self, record: Record) -> bool:
         batch = self._seen.get(record.batch_id)
         return batch is not None and (batch.ended or batch.processing_status == "canceling")
 
-    async def _each(self, step: str, records: list[Record], work: Callable[[Record], Awaitable[None]]) -> None:
-        """Do the work for each batch, a few at a time; where it fails for one, it goes on for the others."""
+    def _learn(self, batch: MessageBatch) -> MessageBatch:
+        self._seen[batch.id] = batch
+        self.records[batch.id].seen_since = batch.created_at.timestamp()
+        return batch
+
+    async def _read_states(self) -> None:
+        """Read the state of the batches from the list, as long as that is cheaper than retrieving each."""
+        left, pager, began = {record.batch_id for record in self.left}, Pager(), time.monotonic()
+        self._seen, self._listed_at = {}, None
+        try:
+            while len(left) - pager.number > WORTH and not pager.ended:
+                for raw in (await self.client.page(pager)).data:
+                    if str(raw.get("id")) in left:
+                        left.discard(self._learn(read_batch(raw)).id)
+            self._listed_at = began if pager.ended else None
+        except BatchesError as error:
+            if error.evidence.proof in _FATAL or not self.client.throttle.answers:
+                self.fatal = error
+            else:
+                self.log(f"The batches cannot be listed, so each is retrieved. {error}")
+
+    async def _find(self, record: Record) -> MessageBatch:
+        """Return a batch that was in none of the pages that were read."""
+        if self._listed_at is not None:
+            # A new batch may not have been in the list yet.
+            await asyncio.sleep(self._listed_at + LIST_LAG - time.monotonic())
+            return self._learn(await self.client.retrieve(record.batch_id))
+        seen = None if record.seen_since is None else datetime.fromtimestamp(record.seen_since, timezone.utc)
+        return self._learn(await self.client.find(record.batch_id, seen, confirm=True))
+
+    async def _each(self, records: Iterable[Record], work: Callable[[Record], Awaitable[None]]) -> None:
+        """Do the work for each batch, a few at a time; a failure of one stops none of the others."""
         todo = iter(records)
-        progress = Progress(step, len(records), self._say)
 
         async def worker() -> None:
             for record in todo:
@@ -184,130 +161,85 @@ class Teardown:
                     await work(record)
                 except NotFoundError as error:
                     record.outcome, record.error = "already_gone", None
-                    self.tally.already_gone += 1
-                    self._say(f"Batch {record.batch_id} is gone already. {error}")
+                    self.log(f"Batch {record.batch_id} is gone already. {error}")
                 except Exception as error:
                     self._failed(record, error)
-                progress.advance()
 
-        await asyncio.gather(*(worker() for _ in range(min(self._in_flight, len(records)))))
+        await asyncio.gather(*(worker() for _ in range(self.in_flight)))
 
     def _failed(self, record: Record, error: Exception) -> None:
-        record.error = str(error) if isinstance(error, BatchesError) else f"{type(error).__name__}: {error}"
-        record.transient = error.passing if isinstance(error, BatchesError) else True
-        if isinstance(error, BatchesError) and (is_about_the_key(error) or self.client.pace.gave_up(error)):
-            self.fatal = error
+        if isinstance(error, BatchesError):
+            record.error, record.retryable = str(error), error.retryable
+            # A 403 may be about this batch alone.
+            is_for_all = error.evidence.proof in _FATAL and getattr(error, "status", None) != 403
+            if is_for_all or self.client.throttle.gave_up(error):
+                self.fatal = error
+        else:
+            record.error, record.retryable = f"{type(error).__name__}: {error}", True
         if not isinstance(error, StoppedError):
-            self._say(f"Batch {record.batch_id}: {record.error}")
+            self.log(f"Batch {record.batch_id}: {record.error}")
 
     async def _cancel(self, record: Record) -> None:
-        if self._seen_all and record.batch_id not in self._seen:
-            # Not in the list, so most likely gone; a cancel would be refused at greater length.
-            self._seen[record.batch_id] = await self._unlisted(record.batch_id)
+        if self._listed_at is not None and record.batch_id not in self._seen:
+            # Most likely gone: a retrieval takes fewer requests than a cancel that is refused.
+            await self._find(record)
             if self._is_stopping(record):
                 return
         try:
-            batch = await self.client.cancel(record.batch_id)
+            batch = self._learn(await self.client.cancel(record.batch_id, confirm=record.seen_since is None))
         except BatchesError as error:
-            record.runs_on = error.passing
-            raise
-        self._seen[record.batch_id], record.error, record.runs_on = batch, None, False
+            # A batch that was seen is gone only if the list does not have it; `_finish` checks that.
+            is_doubtful = isinstance(error, NotFoundError) and record.seen_since is not None
+            record.uncanceled = error.retryable or is_doubtful
+            if not is_doubtful:
+                raise
+            self._seen.pop(record.batch_id, None)
+            return
+        record.error, record.uncanceled = None, False
         if batch.cancel_initiated_at is not None or not batch.ended:
-            self.tally.canceled += not record.canceled
             record.canceled, record.cancel_request_id = True, batch.request_id
 
     async def _finish(self, record: Record) -> None:
-        batch = self._seen.get(record.batch_id)
-        if batch is None:
-            batch = await (self._unlisted if self._seen_all else self.client.find)(record.batch_id)
+        batch = self._seen.get(record.batch_id) or await self._find(record)
         if not batch.ended:
-            # Why it could not be canceled, if so, says more.
+            # If the cancel failed, its error says more.
             record.error = record.error or f"It is {batch.processing_status} and has not ended yet."
             return
-        if not record.ended:
-            record.ended = True
-            self.tally.ended += 1
-        if self._saver and self._reader:
+        record.ended = True
+        if self.saver and self.reader:
             async with self._saves:
-                await self._save(record, batch, self._saver, self._reader)
-        if self._stopped():
-            raise StoppedError("The task was told to stop.")
-        deleted = await self.client.delete(record.batch_id)
-        record.outcome, record.error, record.delete_request_id = "deleted", None, deleted.request_id
-        record.deleted_at = datetime.now(timezone.utc).isoformat()
-        self.tally.deleted += 1
+                self._check_over()
+                record.results = await self._in_thread(partial(_save, self.saver, self.reader, batch))
+        self._check_over()
+        deleted = await self.client.delete(record.batch_id, batch.created_at)
+        record.delete_request_id, record.deleted_at = deleted.request_id, datetime.now(timezone.utc).isoformat()
+        record.outcome, record.error = "deleted", None
 
-    async def _save(self, record: Record, batch: MessageBatch, saver: Saver, reader: BatchesClient) -> None:
-        was_away = False
-        while True:
-            await self.client.pace.turn()
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Return what blocking work returns. Its thread never keeps the process from ending."""
+        done: Future[T] = Future()
+        done.set_running_or_notify_cancel()
+
+        def run() -> None:
             try:
-                saved = await asyncio.to_thread(saver.save, reader, batch)
-                break
-            except RateLimitError as error:
-                if not self.client.pace.refused(error):
-                    raise
-            except BatchesError as error:
-                if was_away or not is_outage(error):
-                    raise
-                was_away = True
-                # Returns once the API answers again.
-                await self.client.retrieve(batch.id)
-        if saved.fetched:
-            await asyncio.to_thread(saver.check, batch.id, saved)
-        is_first = record.results is None
-        record.results = {
-            "path": saved.path,
-            **{name: saved.record[name] for name in ("missing", "lines", "size", "sha256", "request_id")},
-            "fetched": saved.fetched,
-        }
-        if is_first and not saved.missing:
-            self.tally.saved += 1
-            self.tally.bytes_saved += saved.size
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
 
-    async def _unlisted(self, batch_id: str) -> MessageBatch:
-        """Return a batch that was in no page of the list; one that is new may not have been there yet."""
-        await asyncio.sleep(self._seen_at + DOUBT - asyncio.get_running_loop().time())
-        return await self.client.retrieve(batch_id)
-
-    async def _look(self, records: list[Record]) -> None:
-        """See how the batches are; where the list cannot be read, the job is over."""
+        Thread(target=copy_context().run, args=(run,), daemon=True).start()
+        future = asyncio.wrap_future(done)
         try:
-            await self._read(records)
-        except BatchesError as error:
-            self.fatal = error
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self.stop.set()
+            await asyncio.wait([future], timeout=GRACE)
+            raise
 
-    async def _read(self, records: list[Record]) -> None:
-        """Look at the batches by pages of the list as long as these are cheaper than asking for each."""
-        left = {record.batch_id for record in records}
-        self._seen, self._seen_all = {}, False
-        self._seen_at = asyncio.get_running_loop().time()
-        read = 0
-        async with aclosing(self._pages()) as pages:
-            while len(left) - read > WORTH:
-                page = await anext(pages, None)
-                if page is None:
-                    self._seen_all = True
-                    return
-                read += 1
-                self._seen |= {batch.id: batch for batch in page.data if batch.id in left}
-                left -= self._seen.keys()
 
-    async def _pages(self) -> AsyncGenerator[BatchPage, None]:
-        """Iterate over the pages of the list, newest first; some batches may come twice."""
-        cursor: str | None = None
-        restarts = 0
-        while True:
-            try:
-                page = await self.client.page(MAX_PAGE, cursor)
-            except APIStatusError as error:
-                if cursor is None or restarts == RESTARTS or not is_about_the_batch(error):
-                    raise
-                cursor, restarts = None, restarts + 1
-                continue
-            yield page
-            if not page.has_more or not page.data:
-                return
-            if page.last_id is None or page.last_id == cursor:
-                raise InvalidResponseError("Could not list batches: there are more, but the API does not say where.")
-            cursor = page.last_id
+def _save(saver: Saver, reader: BatchesClient, batch: MessageBatch) -> dict[str, Any]:
+    """Save the results of a batch, read them back, and return what the full record says of them."""
+    saved = saver.save(reader, batch)
+    if saved.fetched:
+        saver.check(batch.id, saved)
+    details = {name: saved.record[name] for name in ("missing", "lines", "size", "sha256", "request_id")}
+    return {"path": saved.path, **details, "fetched": saved.fetched}

@@ -1,8 +1,8 @@
-"""Kills each part of a distributed Airflow, and the API, in the middle of the work, and checks that nothing is lost.
+"""Kills each part of a distributed Airflow, and the API, in the middle of the work, and checks that no data is lost.
 
 40 batches go through chains of mapped tasks (create, cancel, wait, delete), and one task tears down the 1,000 oldest of
 1,100 others with their results saved. Meanwhile the scheduler, a worker, a triggerer and the emulator are killed with
-SIGKILL, once each. The log of events goes to standard output; the exit code is 1 where a check fails.
+SIGKILL, once each. The log of events goes to standard output; the exit code is 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def print_pace(requests: list[dict[str, Any]]) -> None:
 
 
 def print_idle(airflow: RealAirflow) -> None:
-    """Print what the components take where there is nothing to do."""
+    """Print what the components take while idle."""
     for dag_id in ("chains", "teardown"):
         airflow.wait_for_dag(dag_id)
     time.sleep(IDLE / 2)

@@ -19,12 +19,12 @@ TRIGGERERS = ("triggerer-1", "triggerer-2")
 SETTINGS = {
     "AIRFLOW__CELERY__WORKER_CONCURRENCY": "2",  # 16
     "AIRFLOW__CORE__PARALLELISM": "32",  # 32; RealAirflow has less
-    # Seconds without a sign of life after which a task fails, and is tried again.
+    # Seconds without a sign of life after which a task fails, and is retried.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",  # 300
-    # Seconds after which a task is queued again that a worker has taken from the queue and not begun.
+    # Seconds after which a task that a worker has taken from the queue, but not begun, is queued again.
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "90",  # 600
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "15",  # 120
-    # Seconds between looks for tasks of a scheduler that is dead.
+    # Seconds between checks for tasks of a dead scheduler.
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",  # 300
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "1",  # 1; RealAirflow has less
 }

@@ -11,8 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-#: For how many seconds before its death what a process has asked for may be unknown to whoever goes on: the answer was
-#: on its way, or the task had not yet reported its success. A scheduler and a triggerer ask for none of these calls.
+#: Calls that a process made within so many seconds before its death may be repeated: their answers were in transit, or
+#: the task had not yet reported its success. A scheduler and a triggerer make none of these calls.
 REACH = {"emulator": 5.0, "worker": 30.0}
 
 #: For how many seconds before its death what a teardown has deleted may be missing in its full record: it is written
@@ -28,7 +28,7 @@ class Kill:
     at: float
 
     def explains(self, before: float, again: float) -> bool:
-        """Whether a call that had been made before was made again because of this."""
+        """Whether this explains that a call was repeated."""
         reach = REACH.get(self.what.partition("-")[0], 0.0)
         return self.at - reach <= before <= self.at < again
 
@@ -54,7 +54,7 @@ def account(
     :param call: `create`, `cancel` or `delete`.
     :param requests: The emulator's log, oldest first.
     :param batch_ids: For which batches it was to be made, once each.
-    :param kills: What may explain that one was made again.
+    :param kills: What may explain that one was repeated.
     """
     found = Account(call, len(batch_ids))
     times = defaultdict(list)

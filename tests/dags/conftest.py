@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.integration.conftest import shorten_pauses
+
 try:  # 3.2+
     from airflow.sdk.exceptions import ParamValidationError
 except ImportError:  # 3.0, 3.1
@@ -22,6 +24,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent and "run" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.feature("dag_test"))
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the real pauses out."""
+    shorten_pauses(monkeypatch)
 
 
 @pytest.fixture

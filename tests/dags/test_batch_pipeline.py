@@ -8,7 +8,8 @@ import pytest
 from airflow_provider_batches.emulator import Emulator, Fault
 
 TEARDOWN = ("cancel", "wait_for_cancel", "delete")
-FORBIDDEN = 403
+REFUSED = 400
+BILLING = 402
 
 
 @pytest.mark.batches_emulator(batch_seconds=1)
@@ -26,7 +27,7 @@ def test_the_results_are_read_and_the_batch_is_deleted(run: Callable[..., Any], 
 def test_results_that_cannot_be_read_fail_the_run_and_the_batch_is_deleted(
     run: Callable[..., Any], batches_emulator: Emulator
 ) -> None:
-    batches_emulator.fault(Fault(endpoint="results", status=FORBIDDEN))
+    batches_emulator.fault(Fault(endpoint="results", status=REFUSED, times=None))
 
     ended = run("batch_pipeline")
 
@@ -39,7 +40,7 @@ def test_results_that_cannot_be_read_fail_the_run_and_the_batch_is_deleted(
 def test_a_wait_that_fails_half_way_leaves_no_batch_running(
     run: Callable[..., Any], batches_emulator: Emulator
 ) -> None:
-    batches_emulator.fault(Fault(endpoint="retrieve", status=FORBIDDEN))
+    batches_emulator.fault(Fault(endpoint="retrieve", status=BILLING, times=2))
 
     ended = run("batch_pipeline")
 
@@ -51,8 +52,8 @@ def test_a_wait_that_fails_half_way_leaves_no_batch_running(
 
 
 def test_a_batch_that_cannot_be_deleted_fails_the_run(run: Callable[..., Any], batches_emulator: Emulator) -> None:
-    batches_emulator.fault(Fault(endpoint="delete", status=FORBIDDEN))
-    batches_emulator.fault(Fault(endpoint="retrieve", status=FORBIDDEN))
+    batches_emulator.fault(Fault(endpoint="delete", status=REFUSED, times=None))
+    batches_emulator.fault(Fault(endpoint="retrieve", status=BILLING, times=2))
 
     ended = run("batch_pipeline")
 
@@ -71,7 +72,7 @@ def test_a_create_whose_answer_was_lost_is_not_repeated(run: Callable[..., Any],
     assert {ended.states[task_id] for task_id in TEARDOWN} == {"upstream_failed"}
 
 
-def test_creating_is_never_tried_again(example: Callable[[str], Any]) -> None:
+def test_creating_is_never_retried(example: Callable[[str], Any]) -> None:
     dag = example("batch_pipeline")
 
     assert dag.get_task("create").retries == 0

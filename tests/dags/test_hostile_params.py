@@ -18,7 +18,7 @@ SECRET = "{{ conn.anthropic_default.password }}{{ 6 * 7 }}"
 
 
 @pytest.mark.batches_emulator(batch_seconds=0.1)
-def test_a_template_in_a_prompt_is_sent_as_it_is(
+def test_a_template_in_a_prompt_is_sent_unchanged(
     run: Callable[..., Any], batches_emulator: Emulator, mocker: Any
 ) -> None:
     sent = mocker.spy(httpx.Client, "send")

@@ -1,4 +1,4 @@
-"""What Airflow hands on from a mapped task is no list: it is fetched where it is read."""
+"""The output of a mapped task is not a list: it is fetched when it is read."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def test_the_batches_of_a_mapped_task_are_waited_for_and_torn_down(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("airflow_provider_batches._task.WORKER_SECONDS", 0.0)
-    for module in ("_task", "sensors.batches", "triggers.batches"):
-        monkeypatch.setattr(f"airflow_provider_batches.{module}.FIRST_LOOK", 0.1)
+    monkeypatch.setattr("airflow_provider_batches._base.WORKER_SECONDS", 0.0)
     batch_ids = [batches_emulator.add_batch(status="in_progress", cancel_seconds=1.0) for _ in "123"]
     code = DAG.replace("BATCH_IDS", repr(batch_ids)).replace("DEFERRABLE", repr(deferrable))
     (tmp_path / "mapped.py").write_text(code)

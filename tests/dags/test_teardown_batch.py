@@ -24,7 +24,7 @@ def test_a_running_batch_is_canceled_waited_for_and_deleted(
     ]
 
 
-def test_each_task_hands_on_the_batch_id(run: Callable[..., Any], batches_emulator: Emulator) -> None:
+def test_each_task_returns_the_batch_id(run: Callable[..., Any], batches_emulator: Emulator) -> None:
     batch_id = batches_emulator.add_batch(status="in_progress")
 
     ended = run("teardown_batch", batch_id=batch_id)
@@ -90,14 +90,14 @@ def test_the_form_takes_what_may_be_an_id(example: Callable[[str], Any], batch_i
         "x" * 257,
     ],
 )
-def test_the_form_refuses_what_can_be_no_id(example: Callable[[str], Any], batch_id: str) -> None:
+def test_the_form_refuses_what_is_not_an_id(example: Callable[[str], Any], batch_id: str) -> None:
     form = example("teardown_batch").params
 
     with pytest.raises(ParamValidationError, match="batch_id"):
         form["batch_id"] = batch_id
 
 
-def test_the_form_refuses_connections_that_are_not_for_this_api(example: Callable[[str], Any]) -> None:
+def test_the_form_refuses_connections_to_other_systems(example: Callable[[str], Any]) -> None:
     form = example("teardown_batch").params
 
     with pytest.raises(ParamValidationError, match="conn_id"):

@@ -23,7 +23,9 @@ from airflow_provider_batches._compat import (
     AirflowSkipException,
     AirflowTaskTimeout,
 )
+from airflow_provider_batches.api import retry, throttle
 from airflow_provider_batches.emulator import Emulator
+from airflow_provider_batches.waiting import wait
 
 try:  # 3.2+
     from airflow.sdk.exceptions import TaskDeferred
@@ -31,8 +33,10 @@ except ImportError:  # 3.0, 3.1
     from airflow.exceptions import TaskDeferred
 
 PACKAGE = "airflow_provider_batches"
-#: Seconds after a deferral before the trigger may look; short, so that tests are.
-FIRST_LOOK = 0.02
+#: Seconds after a deferral before the trigger may poll; short, so that tests are.
+FIRST_POLL = 0.02
+#: Seconds between retries of what is believed only if it lasts: a 404, a refused key.
+DOUBT = 0.001
 
 
 class TaskInstance:
@@ -181,16 +185,27 @@ def set_everywhere(monkeypatch: pytest.MonkeyPatch, name: str, value: Any, modul
             monkeypatch.setattr(loaded, name, value)
 
 
+def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the real pauses out, but not those of a task before it defers."""
+    # What is first imported later would keep what is set here.
+    for module in ("operators.batches", "operators.results", "operators.teardown", "sensors.batches"):
+        importlib.import_module(f"{PACKAGE}.{module}")
+    for name in ("NOT_FOUND_PAUSES", "KEY_PAUSES", "WORKING_KEY_PAUSES"):
+        set_everywhere(monkeypatch, name, (DOUBT,) * len(getattr(retry, name)))
+    for proof, pauses in wait._DOUBTS.items():
+        monkeypatch.setitem(wait._DOUBTS, proof, (DOUBT,) * len(pauses))
+    set_everywhere(monkeypatch, "backoff", lambda *_: 0.0)
+    # A hold of no time is none.
+    for name, value in {"backoff": lambda *_: 0.01, "FIRST_GAP": 0.001, "LAST_GAP": 0.002}.items():
+        monkeypatch.setattr(throttle, name, value)
+    set_everywhere(monkeypatch, "FIRST_POLL", FIRST_POLL)
+
+
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the real pauses out."""
-    importlib.import_module(f"{PACKAGE}.operators.batches")
-    importlib.import_module(f"{PACKAGE}.sensors.batches")
-    set_everywhere(monkeypatch, "MISSING_PAUSES", (0.001, 0.001, 0.001))
+    shorten_pauses(monkeypatch)
     set_everywhere(monkeypatch, "WORKER_SECONDS", 0.0)
-    set_everywhere(monkeypatch, "FIRST_LOOK", FIRST_LOOK)
-    monkeypatch.setattr(f"{PACKAGE}.api.retry.pause", lambda *_: 0.0)
-    monkeypatch.setattr(f"{PACKAGE}.api.poller.retry_pause", lambda *_: 0.01)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What an attacker types, or a hostile answer says, never changes which endpoint is called, nor on which host."""
+"""Hostile input and hostile answers never change which endpoint is called, nor on which host."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from airflow_provider_batches.api import (
     InvalidArgumentError,
     check_batch_id,
 )
+from airflow_provider_batches.api.pager import Pager
 from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator
 from airflow_provider_batches.operators.results import SaveBatchResultsOperator
@@ -49,7 +50,7 @@ ENDPOINTS = {
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came over the wire; its endpoint is `unknown` where the API has none such."""
+    """A request as it came over the wire; its endpoint is `unknown` if the API has no such endpoint."""
 
     head: bytes
     endpoint: str = "unknown"
@@ -79,9 +80,9 @@ class Request:
 
 @dataclass
 class Host:
-    """Writes down what arrives, byte for byte, and answers as an API that knows every batch."""
+    """Records what arrives, byte for byte, and answers as an API that knows every batch."""
 
-    #: Looks at a batch before it has ended.
+    #: Calls about a batch before it has ended.
     lasts: int = 0
     #: Replaces the answers to an endpoint: of the request, a status, headers and a body.
     answers: dict[str, Callable[[Request], tuple[int, str, Any]]] = field(default_factory=dict)
@@ -133,7 +134,7 @@ class Host:
 
     @property
     def called(self) -> set[tuple[str, str | None]]:
-        """Each endpoint that was called, and for which batch, or behind which."""
+        """Each endpoint that was called, and for which batch, or with which cursor."""
         return {(request.endpoint, request.name) for request in self.requests}
 
 
@@ -179,9 +180,8 @@ CALLS: dict[str, tuple[Callable[[Any, str], Any], set[str]]] = {
     "cancel": (lambda client, batch_id: client.cancel(batch_id), {"cancel"}),
     "delete": (lambda client, batch_id: client.delete(batch_id), {"delete"}),
     "results": (lambda client, batch_id: client.results(batch_id), {"retrieve", "results"}),
-    "page after": (lambda client, batch_id: client.page(after_id=batch_id), {"list"}),
+    "page after": (lambda client, batch_id: client.page(Pager(after_id=batch_id)), {"list"}),
     "list before": (lambda client, batch_id: client.list(before_id=batch_id), {"list"}),
-    "raw page": (lambda client, batch_id: client.raw_page(batch_id), {"list"}),
 }
 
 
@@ -217,7 +217,7 @@ def calls_on(batch_id: str) -> list[Callable[[Any], Any]]:
     return [partial(call, batch_id=batch_id) for call, _ in CALLS.values()]
 
 
-#: No batch ID: what would lead somewhere else, or is no text that can stand in a URL.
+#: Not a valid batch ID: what would lead somewhere else, or cannot stand in a URL.
 REFUSED = [
     "",
     ".",
@@ -257,7 +257,7 @@ REFUSED = [
     "../" * 300_000,
 ]
 PIECES = [*(each for each in REFUSED if len(each) < 100), "a", "/", "%", "\r\n", "..", "?", ":"]
-#: Lists that are none, as a text of one.
+#: Texts that look like a list of IDs, but are not a valid one.
 NO_LISTS = [
     "[",
     "['a', '../b']",
@@ -270,7 +270,7 @@ NO_LISTS = [
     "[" + "1+" * 100_000 + "1]",
     "['" + "x" * 1_000_000 + "']",
 ]
-#: What could be an ID, since the API may change their format: the endpoint of just this batch is called.
+#: What may be an ID, since the API may change their format: only the endpoints of this batch are called.
 ODD = [
     "{{conn.anthropic_default.password}}",
     "${jndi:ldap:elsewhere.invalid}",
@@ -302,14 +302,14 @@ def shorten(value: object) -> str:
 
 class TestABatchID:
     @pytest.mark.parametrize("batch_id", REFUSED, ids=shorten)
-    def test_that_can_be_none_is_sent_nowhere(self, batch_id: str, host: Host) -> None:
+    def test_that_is_not_valid_is_sent_nowhere(self, batch_id: str, host: Host) -> None:
         for error in call_both(host.url, *calls_on(batch_id)):
             assert isinstance(error, InvalidArgumentError)
             assert len(str(error)) < 400
         assert host.requests == []
 
     @pytest.mark.parametrize("batch_id", ODD, ids=shorten)
-    def test_that_is_odd_leads_to_its_own_endpoint(self, batch_id: str, host: Host) -> None:
+    def test_that_is_unusual_leads_to_its_own_endpoint(self, batch_id: str, host: Host) -> None:
         for call, endpoints in CALLS.values():
             host.requests.clear()
             assert call_both(host.url, partial(call, batch_id=batch_id)) == [None, None]
@@ -360,7 +360,7 @@ def arguments(name: str, batch_ids: Any, folder: Path) -> dict[str, Any]:
 
 class TestATask:
     @every_task
-    def test_takes_no_id_that_can_be_none(self, name: str, host: Host, run: Any, tmp_path: Path) -> None:
+    def test_refuses_an_id_that_is_not_valid(self, name: str, host: Host, run: Any, tmp_path: Path) -> None:
         several = NO_LISTS if name in ("poke", "defer", "tear down") else []
         for batch_id in [*REFUSED, *several]:
             done = run(TASKS[name][0], params={"x": batch_id}, **arguments(name, "{{ params.x }}", tmp_path / "in"))
@@ -370,7 +370,7 @@ class TestATask:
         assert list(tmp_path.iterdir()) == []
 
     @every_task
-    def test_calls_the_endpoints_of_an_odd_id_alone(self, name: str, host: Host, run: Any, tmp_path: Path) -> None:
+    def test_calls_only_the_endpoints_of_an_unusual_id(self, name: str, host: Host, run: Any, tmp_path: Path) -> None:
         host.lasts = 0 if name in ("delete", "save") else 1
         for batch_id in ODD:
             host.requests.clear()
@@ -382,7 +382,7 @@ class TestATask:
         assert [path for path in (tmp_path / "in").rglob("*") if path.is_dir()] in ([], [tmp_path / "in/_teardown"])
 
     @pytest.mark.parametrize("name", ["poke", "defer", "tear down"])
-    def test_sends_nothing_where_one_id_of_a_list_can_be_none(
+    def test_sends_nothing_if_one_id_of_a_list_is_not_valid(
         self, name: str, host: Host, run: Any, tmp_path: Path
     ) -> None:
         # What is written into the DAG file itself is a template of its author.
@@ -403,7 +403,7 @@ class TestATask:
         ],
         ids=shorten,
     )
-    def test_that_chooses_by_what_was_typed_chooses_nothing(
+    def test_that_selects_by_invalid_input_selects_nothing(
         self, fields: dict[str, str], host: Host, run: Any, tmp_path: Path
     ) -> None:
         ((name, value),) = fields.items()
@@ -446,13 +446,13 @@ class TestAFolder:
         assert list(tmp_path.rglob("*")) == [tmp_path / "in"]
 
     @pytest.mark.parametrize("name", ["save", "tear down"])
-    def test_that_cannot_be_one_costs_no_batch(self, name: str, host: Host, run: Any, tmp_path: Path) -> None:
+    def test_that_cannot_exist_costs_no_batch(self, name: str, host: Host, run: Any, tmp_path: Path) -> None:
         done = run(TASKS[name][0], **arguments(name, "msgbatch_1", tmp_path / ("x" * 1_000_000)))
 
         assert done.state != "success"
         assert "delete" not in {request.endpoint for request in host.requests}
 
-    def test_named_in_full_keeps_its_file(self, host: Host, run: Any, tmp_path: Path) -> None:
+    def test_is_not_left_by_a_file_name(self, host: Host, run: Any, tmp_path: Path) -> None:
         path = f"file://{tmp_path}/in/{{{{ params.x }}}}.jsonl"
         done = run(SaveBatchResultsOperator, params={"x": "../outside"}, batch_id="msgbatch_1", path=path)
 
@@ -461,11 +461,11 @@ class TestAFolder:
 
 
 class TestAnAnswer:
-    """What the API says is no order either."""
+    """An answer of the API is not obeyed either."""
 
-    def test_that_lists_no_ids_leads_nowhere(self, host: Host, run: Any, tmp_path: Path) -> None:
+    def test_that_lists_invalid_ids_leads_nowhere(self, host: Host, run: Any, tmp_path: Path) -> None:
         names = [name for name in REFUSED if name != "\ud800"]  # no text in JSON either
-        host.answers["list"] = lambda _: (200, "", {"data": [batch(name) for name in names]})
+        host.answers["list"] = lambda _: (200, "", {"data": [batch(name) for name in names], "has_more": False})
 
         done = run(TeardownBatchesOperator, older_than="P1D", save_results_to=str(tmp_path / "in"))
 
@@ -474,8 +474,8 @@ class TestAnAnswer:
         assert {path.name for path in tmp_path.rglob("*") if path.is_dir()} == {"in", "_teardown"}
         assert [path for path in (tmp_path / "in").iterdir() if path.is_file()] == []
 
-    def test_that_lists_odd_ids_fills_no_other_folder(self, host: Host, run: Any, tmp_path: Path) -> None:
-        host.answers["list"] = lambda _: (200, "", {"data": [batch(name) for name in ODD]})
+    def test_that_lists_unusual_ids_fills_no_other_folder(self, host: Host, run: Any, tmp_path: Path) -> None:
+        host.answers["list"] = lambda _: (200, "", {"data": [batch(name) for name in ODD], "has_more": False})
 
         done = run(TeardownBatchesOperator, older_than="P1D", save_results_to=str(tmp_path / "in"))
 
@@ -682,7 +682,7 @@ class TestAConnection:
 
 
 class TestTheseTests:
-    """A check that never fails could as well not be there."""
+    """The checks of this file can fail."""
 
     @pytest.mark.parametrize(
         "head",
@@ -698,7 +698,7 @@ class TestTheseTests:
             "GET /v1/messages/batches HTTP/1.1\r\na: 1\nb: 2\r\n\r\n",
         ],
     )
-    def test_see_what_is_no_endpoint(self, head: str) -> None:
+    def test_see_what_is_not_an_endpoint(self, head: str) -> None:
         assert Request.read(head.encode()).endpoint == "unknown"
 
     def test_see_another_host(self) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 import logging
+import re
 import socket
 import ssl
 import threading
+import time
 import traceback
 from contextlib import suppress
 from email.utils import format_datetime
@@ -32,9 +35,12 @@ from airflow_provider_batches.api import (
     ResultsUnavailableError,
     ServerError,
     SpendLimitError,
+    Throttle,
     flows,
-    retry,
+    throttle,
 )
+from airflow_provider_batches.api import retry as retry_module
+from airflow_provider_batches.api.pager import Pager
 from airflow_provider_batches.emulator import Behavior, Emulator, Fault
 
 LONG_AGO = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
@@ -56,14 +62,17 @@ def variants(*fields):
 def brisk(monkeypatch):
     """Take the pauses out; the value is the list of those between attempts that there would have been."""
     asked = []
-    real = retry.pause
+    real = retry_module.backoff
 
-    def pause(*args):
+    def backoff(*args):
         asked.append(real(*args))
         return 0.0
 
-    monkeypatch.setattr(flows, "MISSING_PAUSES", NO_PAUSES)
-    monkeypatch.setattr(retry, "pause", pause)
+    for name in ("NOT_FOUND_PAUSES", "KEY_PAUSES", "WORKING_KEY_PAUSES"):
+        monkeypatch.setattr(flows, name, NO_PAUSES)
+    monkeypatch.setattr(retry_module, "backoff", backoff)
+    monkeypatch.setattr(throttle, "backoff", lambda *_: 0.0)
+    monkeypatch.setattr(throttle, "LAST_GAP", 0.0)
     return asked
 
 
@@ -83,8 +92,8 @@ def api():
 class Sync:
     """The methods of a client; iterators become lists."""
 
-    def __init__(self, settings):
-        self.client = BatchesClient(settings)
+    def __init__(self, settings, throttle=None, renew=None):
+        self.client = BatchesClient(settings, throttle, renew)
         #: What an iterator gave before it failed.
         self.came = []
 
@@ -109,11 +118,19 @@ class Sync:
             self.came.append(item)
         return self.came
 
-    def first(self, name):
+    def first(self, name, **options):
         """Take one item of an iterator and leave the rest."""
-        items = getattr(self.client, name[0])(*name[1:])
+        items = getattr(self.client, name[0])(*name[1:], **options)
         found = next(items)
         items.close()
+        return found
+
+    def each(self, name, work, **options):
+        """Do something with each item of an iterator before the next one comes."""
+        found = []
+        for item in getattr(self.client, name)(**options):
+            work(item)
+            found.append(item)
         return found
 
     def close(self):
@@ -121,10 +138,10 @@ class Sync:
 
 
 class Async(Sync):
-    def __init__(self, settings):
+    def __init__(self, settings, throttle=None, renew=None):
         super().__init__(settings)
         self.loop = asyncio.new_event_loop()
-        self.client = AsyncBatchesClient(settings)
+        self.client = AsyncBatchesClient(settings, throttle, renew)
 
     def _result(self, answer):
         return self.loop.run_until_complete(answer)
@@ -138,14 +155,24 @@ class Async(Sync):
 
         return self._result(collect())
 
-    def first(self, name):
+    def first(self, name, **options):
         async def first():
-            items = getattr(self.client, name[0])(*name[1:])
+            items = getattr(self.client, name[0])(*name[1:], **options)
             found = await items.__anext__()
             await items.aclose()
             return found
 
         return self._result(first())
+
+    def each(self, name, work, **options):
+        async def each():
+            found = []
+            async for item in getattr(self.client, name)(**options):
+                await work(item)
+                found.append(item)
+            return found
+
+        return self._result(each())
 
     def close(self):
         self._result(self.client.aclose())
@@ -157,9 +184,9 @@ def connect(request, api):
     """Make clients of one kind, of the emulator unless told otherwise."""
     made = []
 
-    def connect(**values):
+    def connect(*, throttle=None, renew=None, **values):
         values = {"api_key": KEY, "base_url": api.url, "max_retries": 3, "timeout": 5, **values}
-        made.append(request.param(ClientSettings.parse(**values)))
+        made.append(request.param(ClientSettings.parse(**values), throttle, renew))
         return made[-1]
 
     yield connect
@@ -230,7 +257,7 @@ class TestCreate:
         with pytest.raises(APIStatusError, match="Could not create a batch: 400 invalid_request_error"):
             client.create([{"custom_id": "a", "params": {"model": 5}}])
 
-    def test_sends_nothing_where_a_request_is_wrong(self, client, api):
+    def test_sends_nothing_if_a_request_is_wrong(self, client, api):
         with pytest.raises(InvalidArgumentError):
             client.create([*REQUESTS, REQUESTS[0]])
         assert api.requests == []
@@ -250,28 +277,36 @@ class TestCreate:
             Fault("create", applied=True, cut_after=10, cut_cleanly=True),
             Fault("create", applied=True, html=True),
             Fault("create", applied=True, status=529, headers={"x-should-retry": "true"}),
-            Fault("create", status=429, headers={"retry-after-ms": "1"}),
+            Fault("create", status=409),
+            Fault("create", status=404, html=True),
+            Fault("create", status=429, html=True),
             Fault("create", hang=True),
         ],
-        ids=["drop", "lost", "reset", "cut", "cut cleanly", "HTML", "529", "429", "timeout"],
+        ids=["drop", "lost", "reset", "cut", "cut cleanly", "HTML", "529", "409", "404 HTML", "429 HTML", "timeout"],
     )
-    def test_is_never_made_again_once_it_may_have_reached_the_api(self, fault, connect, api):
+    def test_is_never_sent_twice_once_it_may_have_reached_the_api(self, fault, connect, api):
         api.fault(fault)
-        with pytest.raises(BatchesError):
+        with pytest.raises(BatchesError, match="look into the list of batches before you try again"):
             connect(timeout=0.3).create(REQUESTS)
         assert (api.count("create"), len(api.ids()) <= 1) == (1, True)
 
-    def test_is_made_again_where_no_connection_came_about(self, connect, api, brisk):
-        client = connect()
-        api.stop()
-        with pytest.raises(APIConnectionError):
-            client.create(REQUESTS)
-        assert len(brisk) == 4  # tenacity asks for the pause after the last attempt too
+    @pytest.mark.parametrize("status", [401, 403, 429])
+    def test_is_sent_again_if_the_api_did_not_accept_it(self, status, client, api):
+        api.fault(Fault("create", status=status))
+        client.create(REQUESTS)
+        assert (api.count("create"), len(api.ids())) == (2, 1)
 
-    def test_makes_one_batch_where_the_api_comes_back_in_time(self, connect, api, monkeypatch):
+    def test_is_sent_again_if_there_was_no_connection(self, connect, api, brisk):
         client = connect()
         api.stop()
-        monkeypatch.setattr(retry, "pause", lambda *_: api.start() or 0.0)
+        with pytest.raises(APIConnectionError, match=r"Given up after 4 attempts\.$"):
+            client.create(REQUESTS)
+        assert len(brisk) == 3
+
+    def test_makes_one_batch_if_the_api_comes_back_in_time(self, connect, api, monkeypatch):
+        client = connect()
+        api.stop()
+        monkeypatch.setattr(retry_module, "backoff", lambda *_: api.start() or 0.0)
         client.create(REQUESTS)
         assert len(api.ids()) == 1
 
@@ -297,14 +332,14 @@ class TestRetrieve:
             client.retrieve("msgbatch_unknown")
         assert api.count() == 1
 
-    def test_sends_an_odd_id_as_it_is(self, client, api):
+    def test_sends_an_odd_id_unchanged(self, client, api):
         odd = "a:b@c!$&'()*+;=~-_."
         with pytest.raises(NotFoundError):
             client.retrieve(odd)
         assert api.requests[0].batch_id == odd
 
     @pytest.mark.parametrize("name", ON_A_BATCH)
-    def test_sends_nothing_where_the_id_can_be_none(self, name, client, api):
+    def test_sends_nothing_if_the_id_cannot_be_one(self, name, client, api):
         with pytest.raises(InvalidArgumentError):
             getattr(client, name)("../models")
         assert api.requests == []
@@ -317,9 +352,23 @@ class TestFind:
         assert client.find(batch_id).id == batch_id
 
     def test_believes_four(self, client, api):
-        with pytest.raises(NotFoundError, match="asked 4 times"):
+        with pytest.raises(NotFoundError, match="4 attempts"):
             client.find("msgbatch_unknown")
         assert api.count() == 4
+
+    @pytest.mark.parametrize("options", [{"seen": LONG_AGO}, {"confirm": True}], ids=["seen", "to be confirmed"])
+    def test_believes_the_list_rather_than_four_404s(self, options, client, api):
+        batch_id = api.add_batch()
+        api.fault(Fault("retrieve", status=404, times=4))
+        with pytest.raises(InvalidResponseError, match="The API lists batch"):
+            client.find(batch_id, **options)
+        assert endpoints_of(api) == ["retrieve"] * 4 + ["list"]
+
+    @pytest.mark.parametrize("options", [{"seen": LONG_AGO}, {"confirm": True}], ids=["seen", "to be confirmed"])
+    def test_believes_four_404s_that_the_list_confirms(self, options, client, api):
+        with pytest.raises(NotFoundError):
+            client.find("msgbatch_unknown", **options)
+        assert endpoints_of(api) == ["retrieve"] * 4 + ["list"]
 
 
 class TestList:
@@ -328,44 +377,69 @@ class TestList:
         """Seven batches, newest first."""
         return [api.add_batch(1, age_seconds=60 * i) for i in range(7)]
 
-    @pytest.mark.parametrize("limit", [1, 2, 3, 7, 1000])
-    def test_gives_all_batches_over_all_pages_newest_first(self, limit, client, ids):
-        assert [batch.id for batch in client.list(limit=limit)] == ids
+    @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+    def test_gives_all_batches_over_all_pages_newest_first(self, size, client, ids):
+        assert [batch.id for batch in client.list(page_size=size)] == ids
 
-    @pytest.mark.parametrize("limit", [2, 1000])
-    def test_goes_on_behind_a_batch(self, limit, client, ids):
-        assert [batch.id for batch in client.list(limit=limit, after_id=ids[2])] == ids[3:]
+    @pytest.mark.parametrize(("limit", "pages"), [(1, 1), (3, 1), (4, 2), (7, 3), (8, 3), (None, 3)])
+    def test_gives_no_more_than_its_limit(self, limit, pages, client, api, ids):
+        found = [batch.id for batch in client.list(limit, page_size=3)]
+        assert (found, api.count()) == (ids[:limit], pages)
 
-    @pytest.mark.parametrize("limit", [1, 2, 3, 1000])
-    def test_goes_back_before_a_batch_to_the_newest(self, limit, client, ids):
-        assert sorted(batch.id for batch in client.list(limit=limit, before_id=ids[5])) == sorted(ids[:5])
+    @pytest.mark.parametrize("size", [2, 1000])
+    def test_continues_behind_a_batch(self, size, client, ids):
+        assert [batch.id for batch in client.list(after_id=ids[2], page_size=size)] == ids[3:]
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 1000])
+    def test_goes_back_before_a_batch_to_the_newest(self, size, client, ids):
+        assert sorted(batch.id for batch in client.list(before_id=ids[5], page_size=size)) == sorted(ids[:5])
 
     def test_of_no_batches_is_empty(self, client):
         assert client.list() == []
 
     def test_asks_for_as_few_pages_as_there_are(self, client, api, ids):
-        client.list(limit=3)
+        client.list(page_size=3)
         assert [request.query.get("after_id") for request in api.requests] == [None, ids[2], ids[5]]
 
     def test_asks_for_no_page_that_nobody_wants(self, client, api, ids):
-        client.first(("list", 2))
+        client.first(("list", None), page_size=2)
         assert api.count() == 1
 
-    def test_goes_on_where_a_page_failed_for_a_moment(self, client, api, ids):
+    def test_continues_after_a_page_that_failed_for_a_moment(self, client, api, ids):
         api.fault(Fault("list", after=1, times=2, html=True))
-        assert [batch.id for batch in client.list(limit=3)] == ids
+        assert [batch.id for batch in client.list(page_size=3)] == ids
+
+    def test_reads_on_from_an_empty_page_that_has_more_and_a_cursor(self, client, api, ids):
+        api.fault(Fault("list", body=json.dumps({"data": [], "has_more": True, "last_id": ids[2]})))
+        assert [batch.id for batch in client.list()] == ids[3:]
+
+    def test_of_an_empty_page_that_has_more_but_no_cursor_is_an_error(self, client, api):
+        api.fault(Fault("list", body='{"data": [], "has_more": true}'))
+        with pytest.raises(InvalidResponseError, match="not behind which"):
+            client.list()
+
+    @pytest.mark.parametrize("behavior", variants("list_deleted_cursor"), ids=str)
+    @pytest.mark.parametrize("size", [1, 2, 3])
+    def test_gives_each_batch_once_although_all_are_deleted_meanwhile(self, behavior, size, client, api):
+        api.behavior = behavior
+        ids = [api.add_batch(1, status="ended", age_seconds=60 + i) for i in range(7)]
+        found = client.each("list", lambda batch: client.client.delete(batch.id), page_size=size)
+        assert ([batch.id for batch in found], api.ids()) == (ids, [])
 
     def test_gives_one_page_with_its_cursors(self, client, ids):
-        page = client.page(2)
+        pager = Pager(2)
+        page = client.page(pager)
         assert (page.first_id, page.last_id, page.has_more) == (ids[0], ids[1], True)
+        assert [raw["id"] for raw in client.page(pager).data] == ids[2:4]
 
     def test_gives_an_empty_page_whether_or_not_it_has_cursors(self, client, api):
         api.behavior = Behavior(optional_fields="absent")
         assert client.page().last_id is None
 
-    def test_sends_nothing_where_an_argument_is_wrong(self, client, api):
+    @pytest.mark.parametrize("arguments", [{"limit": 0}, {"page_size": 0}, {"after_id": "a", "before_id": "b"}])
+    def test_sends_nothing_if_an_argument_is_wrong(self, arguments, client, api):
         with pytest.raises(InvalidArgumentError):
-            client.list(limit=0)
+            client.list(**arguments)
         assert api.requests == []
 
 
@@ -387,7 +461,7 @@ class TestCancel:
         assert client.cancel(api.add_batch()).processing_status == expected
 
     @pytest.mark.parametrize("refusal", [200, 400, 409])
-    def test_whose_answer_was_lost_is_made_again_and_is_success(self, refusal, client, api):
+    def test_whose_answer_was_lost_is_repeated_and_is_success(self, refusal, client, api):
         api.behavior = Behavior(cancel_ended=refusal)
         api.fault(Fault("cancel", drop=True, applied=True))
         client.cancel(api.add_batch())
@@ -397,7 +471,7 @@ class TestCancel:
         with pytest.raises(NotFoundError, match="does not know batch msgbatch_unknown"):
             client.cancel("msgbatch_unknown")
 
-    def test_that_meets_a_passing_404_is_made_again(self, client, api):
+    def test_that_meets_a_passing_404_is_repeated(self, client, api):
         batch_id = api.add_batch()
         api.fault(Fault("any", status=404, times=2))
         client.cancel(batch_id)
@@ -469,8 +543,8 @@ class TestDelete:
         with pytest.raises(NotFoundError):
             client.delete("msgbatch_unknown")
 
-    @pytest.mark.parametrize("status", [404, 409])
-    def test_that_is_refused_for_a_moment_is_made_again(self, status, client, api):
+    @pytest.mark.parametrize("status", [403, 404, 409])
+    def test_that_is_refused_for_a_moment_is_repeated(self, status, client, api):
         api.fault(Fault("delete", status=status))
         batch_id = self.ended(api)
         client.delete(batch_id)
@@ -536,15 +610,15 @@ class TestResults:
         with pytest.raises(ResultsTruncatedError, match="0 of 100 came"):
             client.results(self.ended(api))
 
-    def test_are_opened_again_where_the_answer_was_lost(self, client, api):
+    def test_are_opened_again_if_the_answer_was_lost(self, client, api):
         api.fault(Fault("results", drop=True))
         assert len(client.results(self.ended(api))) == 100
 
-    def test_are_opened_again_where_a_proxy_failed(self, client, api):
+    def test_are_opened_again_if_a_proxy_failed(self, client, api):
         api.fault(Fault("results", html=True))
         assert len(client.results(self.ended(api))) == 100
 
-    def test_are_opened_again_where_a_refusal_was_cut_short(self, client, api):
+    def test_are_opened_again_if_a_refusal_was_cut_short(self, client, api):
         api.fault(Fault("results", status=503, cut_after=5))
         assert len(client.results(self.ended(api))) == 100
 
@@ -594,32 +668,42 @@ class TestHeaders:
         transport = {"host", "accept", "accept-encoding", "connection", "user-agent"}
         assert set(api.requests[0].headers) == transport | {"anthropic-version"}
 
-    def test_name_json_where_there_is_a_body(self, client, api):
+    def test_name_json_if_there_is_a_body(self, client, api):
         client.create(REQUESTS)
         assert api.requests[0].headers["content-type"] == "application/json"
 
     def test_go_below_the_base_urls_path(self, connect, api, listen):
-        url, got = listen(answer(body=b'{"data": []}'))
+        url, got = listen(answer(body=b'{"data": [], "has_more": false}'))
         connect(base_url=f"{url}/gateway/anthropic/").page()
         assert got[0].startswith(b"GET /gateway/anthropic/v1/messages/batches?limit=1000 HTTP/1.1\r\n")
 
 
 class TestTheKey:
-    def test_that_is_wrong_is_said_at_once_with_what_to_check(self, connect, api):
-        with pytest.raises(AccessDeniedError, match=r"401 authentication_error.*Check the API key"):
+    def test_that_is_wrong_is_an_error_that_says_what_to_check(self, connect, api):
+        with pytest.raises(AccessDeniedError, match=r"401 authentication_error.*Check api_key, and that it may use"):
             connect(api_key="sk-ant-wrong").page()
+        assert api.count() == 1 + len(NO_PAUSES)
+
+    def test_that_is_wrong_is_an_error_at_once_for_who_only_asks_once(self, connect, api):
+        with pytest.raises(AccessDeniedError):
+            connect(api_key="sk-ant-wrong").page(retries=0, doubt=False)
         assert api.count() == 1
+
+    def test_that_is_refused_once_by_mistake_is_not_a_failure(self, client, api):
+        api.fault(Fault("list", status=401))
+        client.page()
+        assert api.count() == 2
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     def test_does_not_follow_a_redirect(self, status, client, api):
         with Emulator(api_key=KEY) as other:
             api.fault(Fault("list", status=status, redirect=other.url))
-            with pytest.raises(APIStatusError, match="Redirects are not followed"):
+            with pytest.raises(InvalidResponseError, match="Redirects are not followed"):
                 client.page()
             assert other.count() == 0
 
-    def test_does_not_go_to_the_environments_proxy_on_the_way_to_this_machine(self, connect, api, listen, monkeypatch):
-        url, got = listen(answer(body=b'{"data": []}'))
+    def test_does_not_go_through_the_environments_proxy_to_this_machine(self, connect, api, listen, monkeypatch):
+        url, got = listen(answer(body=b'{"data": [], "has_more": false}'))
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, url)
         connect().page()
@@ -627,14 +711,14 @@ class TestTheKey:
 
     @pytest.mark.parametrize("padding", [0, 150, 175, 185])
     @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "502 Bad Gateway"])
-    def test_is_not_shown_where_a_proxy_echoes_it(self, status, padding, connect, listen):
+    def test_is_not_shown_if_a_proxy_echoes_it(self, status, padding, connect, listen):
         echo = b"<p>" + b"x" * padding + b"x-api-key: " + KEY.encode()
         url, got = listen(answer(status, echo))
         with pytest.raises(BatchesError) as caught:
             connect(base_url=url, max_retries=0).page()
         assert (KEY.encode() in got[0], KEY[:4] in str(caught.value)) == (True, False)
 
-    def test_is_not_shown_where_an_error_message_echoes_it(self, client, api):
+    def test_is_not_shown_if_an_error_message_echoes_it(self, client, api):
         api.fault(Fault("list", status=400, message=f"bad key {KEY}"))
         with pytest.raises(APIStatusError) as caught:
             client.page()
@@ -667,7 +751,7 @@ class TestTrouble:
         ids=lambda fault: f"{fault.answer_status}-{fault.drop}-{fault.cut_after}-{fault.html}-{fault.cut_cleanly}",
     )
     @pytest.mark.parametrize("name", [RETRIEVE, LIST])
-    def test_that_passes_is_outlived(self, name, fault, client, api):
+    def test_that_passes_is_outlasted(self, name, fault, client, api):
         batch_id = api.add_batch()
         api.fault(fault)
         call(client, name, batch_id)
@@ -693,7 +777,7 @@ class TestTrouble:
         assert api.count() == 4
 
     @pytest.mark.parametrize("name", [RETRIEVE, LIST])
-    def test_is_raised_after_as_many_attempts_as_the_call_asks_for(self, name, client, api):
+    def test_is_raised_after_as_many_retries_as_the_caller_asks_for(self, name, client, api):
         api.fault(Fault(status=503, times=None))
         with pytest.raises(ServerError):
             client.page(retries=1) if name == LIST else client.retrieve("b", retries=1)
@@ -704,7 +788,6 @@ class TestTrouble:
         [
             Fault(status=400),
             Fault(status=402),
-            Fault(status=403),
             Fault(status=413, html=True),
             Fault(status=503, headers={"x-should-retry": "false"}),
             Fault(status=429, error_code="enforced_spend_limit_reached"),
@@ -723,7 +806,7 @@ class TestTrouble:
         with pytest.raises(SpendLimitError, match="until somebody raises the limit"):
             client.page()
 
-    def test_is_told_with_status_type_message_and_request_id(self, client, api):
+    def test_is_reported_with_status_type_message_and_request_id(self, client, api):
         api.fault(Fault(status=400, message="Wrong.", error_type="odd_error"))
         with pytest.raises(APIStatusError) as caught:
             client.page()
@@ -731,10 +814,26 @@ class TestTrouble:
         found = (error.status, error.error_type, error.message, error.request_id)
         assert found == (400, "odd_error", "Wrong.", api.requests[0].request_id)
 
-    def test_of_a_proxy_is_told_in_its_own_words(self, client, api):
+    def test_of_a_proxy_is_reported_in_its_own_words_with_who_answered(self, client, api):
         api.fault(Fault(html=True, times=None))
-        with pytest.raises(ServerError, match=r"502 Bad Gateway: 502 from a proxy 502 from a proxy \(request-id None"):
+        url = re.escape(f"{api.url}/v1/messages/batches")
+        text = rf"502 Bad Gateway: 502 from a proxy 502 from a proxy \(GET {url}, request-id None\)\. The answer is not"
+        with pytest.raises(ServerError, match=rf"{text} the API's own: a proxy or firewall answered\."):
             client.page()
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 451])
+    def test_of_a_proxy_that_answers_for_the_api_is_outlasted(self, status, client, api):
+        client.page()
+        api.fault(Fault("list", status=status, html=True, times=3))
+        client.page()
+        assert api.count() == 5
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 451])
+    def test_of_a_proxy_at_a_wrong_address_is_reported_at_once(self, status, client, api):
+        api.fault(Fault("list", status=status, html=True, times=None))
+        with pytest.raises(InvalidResponseError, match=r"a proxy or firewall answered\. Check base_url\.$"):
+            client.page()
+        assert api.count() == 1
 
     def test_with_a_timeout_names_the_url(self, connect, api):
         api.fault(Fault(hang=True, times=None))
@@ -745,15 +844,15 @@ class TestTrouble:
         api.fault(Fault(hang=True))
         with pytest.raises(APIConnectionError) as caught:
             connect(timeout=0.1, max_retries=0).page()
-        assert caught.value.sent
+        assert caught.value.evidence.in_doubt
 
     def test_with_the_connection_cannot_have_reached_the_api(self, connect, api):
         api.stop()
         with pytest.raises(APIConnectionError, match="ConnectError") as caught:
             connect(max_retries=0).page()
-        assert not caught.value.sent
+        assert not caught.value.evidence.in_doubt
 
-    def test_with_a_name_that_nobody_knows_names_the_url(self, connect):
+    def test_with_an_unknown_host_names_the_url(self, connect):
         with pytest.raises(APIConnectionError, match=r"no answer from https://batches\.invalid"):
             connect(base_url="https://batches.invalid", max_retries=0).page()
 
@@ -761,7 +860,7 @@ class TestTrouble:
         url, got = listen(answer("407 Proxy Authentication Required"))
         with pytest.raises(APIConnectionError, match="407 Proxy Authentication Required") as caught:
             connect(base_url="https://batches.invalid", proxy=url, max_retries=0).page()
-        assert (caught.value.sent, KEY.encode() in got[0]) == (False, False)
+        assert (caught.value.evidence.in_doubt, KEY.encode() in got[0]) == (False, False)
 
     def test_with_a_proxy_does_not_show_the_proxys_password(self, connect, listen):
         url, _ = listen(answer("407 no-such-password-confidential"))
@@ -789,20 +888,170 @@ class TestRateLimits:
         ],
         ids=["seconds", "milliseconds", "past date", "a day", "none", "nonsense"],
     )
-    def test_are_waited_out_as_the_answer_asks(self, headers, low, high, client, api, brisk):
+    def test_are_outlasted_as_the_answer_asks(self, headers, low, high, client, api, brisk):
         api.fault(Fault(status=429, headers=headers))
         client.page()
         assert low <= brisk[0] <= high
 
     @pytest.mark.parametrize("form", ["seconds", "date", "ms"])
-    def test_of_the_api_are_waited_out_in_each_form(self, form, connect, brisk, monkeypatch):
+    def test_of_the_api_are_outlasted_in_each_form(self, form, connect, brisk, monkeypatch):
         with Emulator(api_key=KEY, requests_per_minute=1, behavior=Behavior(retry_after=form)) as api:
             client = connect(base_url=api.url)
             client.page()
-            recorded = retry.pause
-            monkeypatch.setattr(retry, "pause", lambda *args: recorded(*args) or api.clock.advance(61) or 0.0)
+            recorded = retry_module.backoff
+            monkeypatch.setattr(retry_module, "backoff", lambda *args: recorded(*args) or api.clock.advance(61) or 0.0)
             client.page()
         assert 57 <= brisk[0] <= 60
+
+
+class TestANewKey:
+    """The key is rotated: the API refuses the former one from now on."""
+
+    @pytest.fixture
+    def rotate(self, api):
+        """Replace the key of the API; the value is the settings that are read then."""
+
+        def rotate(new_key=f"{KEY}-new"):
+            api._settings.api_key = new_key
+            return ClientSettings.parse(api_key=new_key, base_url=api.url, max_retries=3)
+
+        return rotate
+
+    @pytest.mark.parametrize("name", [*ON_A_BATCH, LIST, "create"])
+    def test_replaces_the_refused_one_in_the_middle_of_calls(self, name, connect, api, rotate):
+        found = []
+        client = connect(renew=lambda: found[0])
+        batch_id = api.add_batch(1, status="ended", age_seconds=60)
+        client.page()
+        found.append(rotate())
+        client.create(REQUESTS) if name == "create" else call(client, name, batch_id)
+        statuses = [request.status for request in api.requests]
+        assert statuses.count(401) == 1
+        assert client.client.settings.api_key.get_secret_value() == f"{KEY}-new"
+
+    def test_may_come_late(self, connect, api, rotate):
+        found = []
+
+        def renew():
+            found.append(1)
+            return settings if len(found) == 3 else client.client.settings
+
+        client = connect(renew=renew)
+        settings = rotate()
+        client.page()
+        assert (len(found), api.count()) == (3, 4)
+
+    def test_that_never_comes_ends_the_call_with_what_the_api_said(self, connect, api, rotate):
+        found = []
+        client = connect(renew=lambda: found.append(1) or client.client.settings)
+        rotate()
+        with pytest.raises(AccessDeniedError, match=r"Given up after 4 attempts\.$"):
+            client.page()
+        assert len(found) == len(NO_PAUSES)
+
+    def test_is_not_looked_for_if_a_proxy_refuses_the_key(self, connect, api):
+        client = connect(renew=lambda: pytest.fail("The key was read again."))
+        client.page()
+        api.fault(Fault("list", status=401, html=True))
+        client.page()
+
+    def test_closes_the_connections_of_the_former_one_at_the_end(self, connect, api, rotate):
+        client = connect(renew=rotate)
+        client.page()
+        api._settings.api_key = "another"
+        client.page()
+        former, current = (http for _, http in client.client._opened)
+        assert (former.is_closed, current.is_closed, client.client._http is current) == (False, False, True)
+        client._result(client.client.close() if isinstance(client.client, BatchesClient) else client.client.aclose())
+        assert (former.is_closed, current.is_closed) == (True, True)
+
+    def test_does_not_make_the_former_one_visible(self, connect, api, rotate):
+        """The answer to a call with the former key comes after the new one was read."""
+        client = connect(renew=rotate)
+        api._settings.api_key = "another"
+        client.page()
+        api.fault(Fault("list", status=400, message=f"bad key {KEY}"))
+        with pytest.raises(APIStatusError, match=r"bad key \*\*\*"):
+            client.page()
+
+    async def test_opens_connections_once_for_many_calls_in_flight(self, api, rotate):
+        ids = [api.add_batch() for _ in range(16)]
+        settings = ClientSettings.parse(api_key=KEY, base_url=api.url)
+        async with AsyncBatchesClient(settings, renew=lambda: new) as client:
+            new = rotate()
+            found = await asyncio.gather(*map(client.retrieve, ids))
+        assert ([batch.id for batch in found], len(client._opened)) == (ids, 2)
+
+
+class TestASharedThrottle:
+    """By a sync and an async client in two threads, as in a teardown that reads results in threads."""
+
+    @pytest.fixture
+    def both(self, api):
+        """Run a call of each client at the same time, after `first`, one of the sync client."""
+        settings = ClientSettings.parse(api_key=KEY, base_url=api.url, max_retries=0)
+
+        def both(throttle, count=1, first=lambda client: None):
+            async def many():
+                async with AsyncBatchesClient(settings, throttle) as client:
+                    for _ in range(count):
+                        await client.page()
+
+            with BatchesClient(settings, throttle) as client:
+                first(client)
+                thread = threading.Thread(target=asyncio.run, args=(many(),))
+                begun = time.monotonic()
+                thread.start()
+                for _ in range(count):
+                    client.page()
+                thread.join()
+            return time.monotonic() - begun
+
+        return both
+
+    def test_spreads_the_calls_of_all(self, both, api):
+        seconds = both(Throttle(60 / 0.03), count=5)
+        assert (seconds > 9 * 0.03, api.count()) == (True, 10)
+
+    def test_holds_all_after_a_429_to_one(self, both, api, monkeypatch):
+        monkeypatch.setattr(throttle, "backoff", lambda *_: 0.4)
+        api.fault(Fault("list", status=429))
+
+        def refused(client):
+            with pytest.raises(RateLimitError):
+                client.page()
+
+        assert both(Throttle(), first=refused) > 0.3
+
+    def test_has_the_answers_of_all(self, both):
+        shared = Throttle()
+        both(shared, count=5)
+        assert (shared.has_answered, shared.answers) == (True, 10)
+
+
+class TestAPatientClient:
+    def test_outlasts_an_outage(self, connect, api, monkeypatch):
+        pauses = []
+        client = connect(throttle=Throttle(patient=True), max_retries=2)
+        client.page()
+        monkeypatch.setattr(throttle, "OUTAGE_PAUSE", 0.01)
+        api.stop()
+        outlast = client.client.throttle.outlast
+
+        def recorded(error):
+            pauses.append(outlast(error))
+            if len(pauses) == 3:
+                api.start()
+            return pauses[-1]
+
+        monkeypatch.setattr(client.client.throttle, "outlast", recorded)
+        client.page()
+        assert pauses == [0.01] * 3
+
+    def test_outlasts_429s(self, connect, api):
+        api.fault(Fault("list", status=429, times=20))
+        connect(throttle=Throttle(patient=True), max_retries=0).page()
+        assert api.count() == 21
 
 
 class TestTLS:
@@ -817,15 +1066,15 @@ class TestTLS:
         with Emulator(api_key=KEY, tls=context) as emulator:
             yield emulator
 
-    def test_with_a_certificate_that_nobody_vouches_for_sends_nothing(self, connect, api):
+    def test_with_a_certificate_that_no_authority_signed_sends_nothing(self, connect, api):
         with pytest.raises(APIConnectionError, match="CERTIFICATE_VERIFY_FAILED") as caught:
             connect(max_retries=0).page()
-        assert (caught.value.sent, api.count()) == (False, 0)
+        assert (caught.value.evidence.in_doubt, api.count()) == (False, 0)
 
     def test_trusts_a_given_authority(self, connect, certificate):
         assert connect(verify=str(certificate / "cert.pem")).page().data == []
 
-    def test_checks_nothing_where_that_is_wished(self, connect):
+    def test_checks_nothing_if_that_is_wished(self, connect):
         assert connect(verify=False).page().data == []
 
     def test_to_a_server_that_speaks_plain_http_is_a_connection_error(self, connect, listen):
@@ -857,8 +1106,8 @@ class TestAClientAsAContext:
             found = await asyncio.gather(*map(client.retrieve, ids))
         assert [batch.id for batch in found] == ids
 
-    async def test_pauses_without_holding_up_others(self, api, monkeypatch):
-        monkeypatch.setattr(flows, "MISSING_PAUSES", (0.05, 0.05, 0.05))
+    async def test_pauses_without_holding_others(self, api, monkeypatch):
+        monkeypatch.setattr(flows, "NOT_FOUND_PAUSES", (0.05, 0.05, 0.05))
         async with AsyncBatchesClient(ClientSettings(api_key=KEY, base_url=api.url)) as client:
             found = await asyncio.gather(
                 client.find("msgbatch_unknown"), client.retrieve(api.add_batch()), return_exceptions=True

@@ -25,7 +25,7 @@ async def _event(trigger: BatchEndedTrigger) -> tuple[str, float]:
 async def test_300_waits_under_50_requests_a_minute_all_end_within_two_poll_intervals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "FIRST_LOOK", 0.2)
+    monkeypatch.setattr(module, "FIRST_POLL", 0.2)
     chance = random.Random(1)
     with Emulator(requests_per_minute=50) as api:
         monkeypatch.setenv("AIRFLOW_CONN_ANTHROPIC_DEFAULT", api.connection_json)

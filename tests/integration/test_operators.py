@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import signal
 import textwrap
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -8,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_batches._compat import AirflowException, AirflowFailException
+from airflow_provider_batches._compat import AirflowException, AirflowFailException, AirflowTaskTimeout
 from airflow_provider_batches.emulator import Behavior, Emulator, Fault
-from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator
+from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator, ListBatchesOperator
 
 DAY = 24 * 60 * 60
 SOON = 0.1
 POLL = 0.03
 every_behavior = pytest.mark.parametrize("behavior", list(Behavior.variants()), ids=str)
-#: Those that concern a batch that is not there.
+#: Those that concern a batch that the API does not know.
 behaviors_of_absence = pytest.mark.parametrize(
     "behavior",
     [Behavior(), Behavior(other_workspace=403), Behavior(delete_again=200), Behavior(delete_again=204)],
@@ -34,7 +37,7 @@ def api_that(batches_emulator: Emulator) -> Callable[[Behavior], Emulator]:
 
 
 @every_behavior
-def test_cancel_succeeds_however_the_api_words_it(
+def test_cancel_succeeds_in_any_phase_of_a_batch(
     behavior: Behavior, api_that: Callable[[Behavior], Emulator], run: Any
 ) -> None:
     api = api_that(behavior)
@@ -48,7 +51,7 @@ def test_cancel_succeeds_however_the_api_words_it(
 
 
 @every_behavior
-def test_delete_of_an_ended_batch_leaves_nothing(
+def test_delete_of_an_ended_batch_removes_it(
     behavior: Behavior, api_that: Callable[[Behavior], Emulator], run: Any
 ) -> None:
     api = api_that(behavior)
@@ -66,7 +69,7 @@ def test_delete_of_an_ended_batch_leaves_nothing(
 
 
 @every_behavior
-def test_delete_of_a_batch_that_runs_says_so_and_leaves_it(
+def test_delete_of_a_running_batch_fails_and_leaves_it(
     behavior: Behavior, api_that: Callable[[Behavior], Emulator], run: Any
 ) -> None:
     api = api_that(behavior)
@@ -87,7 +90,7 @@ def test_delete_of_a_batch_that_runs_says_so_and_leaves_it(
 @behaviors_of_absence
 @pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
 @pytest.mark.parametrize("foreign", [True, False], ids=["foreign", "deleted"])
-def test_a_batch_that_is_not_there_fails_for_good(
+def test_an_unknown_batch_fails_without_retries(
     foreign: bool, operator: Any, behavior: Behavior, api_that: Callable[[Behavior], Emulator], run: Any
 ) -> None:
     api = api_that(behavior)
@@ -97,9 +100,12 @@ def test_a_batch_that_is_not_there_fails_for_good(
 
     done = run(operator, batch_id=batch_id)
 
-    assert (done.state, type(done.error), done.value) == ("failed", AirflowFailException, None)
+    # A 403 may be about the key, so Airflow retries.
+    forbidden = foreign and behavior.other_workspace == 403
+    assert type(done.error) is (AirflowException if forbidden else AirflowFailException)
+    assert done.value is None
     assert batch_id in done.text
-    if behavior.other_workspace != 403 or not foreign:
+    if not forbidden:
         assert "workspace" in done.text
         ignored = run(operator, batch_id=batch_id, ignore_if_missing=True)
         assert (ignored.state, ignored.value) == ("success", batch_id)
@@ -107,8 +113,43 @@ def test_a_batch_that_is_not_there_fails_for_good(
 
 
 @pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
+@pytest.mark.parametrize(
+    ("faults", "batch"),
+    [
+        ([Fault("list", status=500, times=None)], "unknown"),
+        ([Fault("list", html=True, status=404, times=None)], "unknown"),
+        ([Fault("any", html=True, status=404, times=None)], "unknown"),
+        ([Fault(endpoint, status=404, times=None) for endpoint in ("retrieve", "cancel", "delete")], "listed"),
+        (
+            [Fault(endpoint, html=True, status=404, times=None) for endpoint in ("retrieve", "cancel", "delete")],
+            "listed",
+        ),
+    ],
+    ids=["no list", "a proxy before the list", "a proxy before all", "listed", "listed behind a proxy"],
+)
+@pytest.mark.parametrize("options", [{}, {"retries": 2}], ids=["first try", "retry"])
+def test_a_404_is_no_success_unless_the_list_confirms_it(
+    operator: Any, faults: list[Fault], batch: str, options: dict[str, Any], api: Emulator, run: Any, task_instance: Any
+) -> None:
+    batch_id = api.add_batch(status="ended") if batch == "listed" else "msgbatch_01Unknown"
+    for fault in faults:
+        api.fault(fault)
+    ti = task_instance("task", 2, 2) if options else task_instance("task")
+
+    done = run(operator, batch_id=batch_id, ignore_if_missing=True, ti=ti, **options)
+
+    assert (done.state, done.value, type(done.error)) == ("retry", None, AirflowException), done.error
+
+
+@pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
+def test_a_batch_that_the_list_does_not_have_is_missing(operator: Any, api: Emulator, run: Any) -> None:
+    done = run(operator, batch_id="msgbatch_01Unknown", ignore_if_missing=True)
+    assert (done.state, done.value, api.count("list")) == ("success", "msgbatch_01Unknown", 1)
+
+
+@pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
 @pytest.mark.parametrize("batch_id", ["", " ", "None", "../x", "a?b", "a#b", "a%2fb", "a\nb"])
-def test_no_id_sends_nothing(operator: Any, batch_id: str, api: Emulator, run: Any) -> None:
+def test_what_is_not_an_id_sends_nothing(operator: Any, batch_id: str, api: Emulator, run: Any) -> None:
     done = run(operator, batch_id="{{ params.id }}", params={"id": batch_id})
     assert (done.state, api.count()) == ("failed", 0)
     assert "batch_id" in done.text
@@ -118,20 +159,22 @@ def test_no_id_sends_nothing(operator: Any, batch_id: str, api: Emulator, run: A
 @pytest.mark.parametrize(
     ("fault", "state", "says"),
     [
-        (Fault(status=401, times=None), "failed", "API key"),
-        (Fault(status=403, times=None), "failed", "403"),
+        (Fault(status=401, times=None), "retry", "password of connection 'anthropic_default'"),
+        (Fault(status=403, times=None), "retry", "403"),
         (Fault(status=402, times=None), "failed", "limit"),
         (Fault(status=429, error_code="enforced_spend_limit_reached", times=None), "failed", "limit"),
         (Fault(status=500, times=None), "retry", "500"),
         (Fault(status=500, headers={"x-should-retry": "false"}, times=None), "failed", "500"),
+        (Fault(html=True, status=404, times=None), "retry", "a proxy or firewall answered"),
+        (Fault(html=True, status=400, times=None), "retry", "a proxy or firewall answered"),
         (Fault(status=429, times=None), "retry", "requests a minute"),
         (Fault(html=True, times=None), "retry", "502"),
         (Fault(drop=True, times=None), "retry", "no answer"),
         (Fault(body="{", times=None), "retry", "unreadable body"),
     ],
-    ids=["401", "403", "402", "spend", "500", "500 final", "429", "html", "drop", "broken"],
+    ids=["401", "403", "402", "spend", "500", "500 final", "proxy 404", "proxy 400", "429", "html", "drop", "broken"],
 )
-def test_an_error_is_tried_again_only_where_that_may_help(
+def test_airflow_retries_an_error_only_if_that_may_help(
     operator: Any, fault: Fault, state: str, says: str, api: Emulator, run: Any
 ) -> None:
     batch_id = api.add_batch(status="ended")
@@ -142,9 +185,20 @@ def test_an_error_is_tried_again_only_where_that_may_help(
 
 
 @pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
-def test_passing_trouble_is_not_noticed(operator: Any, api: Emulator, run: Any) -> None:
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault(status=529), Fault(drop=True), Fault(html=True), Fault(status=404), Fault(body="")],
+        [Fault(status=401, times=3)],
+        [Fault(status=403, times=3)],
+    ],
+    ids=["outage", "401", "403"],
+)
+def test_momentary_failures_are_retried_within_the_task(
+    operator: Any, faults: list[Fault], api: Emulator, run: Any
+) -> None:
     batch_id = api.add_batch(status="ended")
-    for fault in (Fault(status=529), Fault(drop=True), Fault(html=True), Fault(status=404), Fault(body="")):
+    for fault in faults:
         api.fault(fault)
     assert run(operator, batch_id=batch_id).state == "success"
 
@@ -173,7 +227,7 @@ class Crash(BaseException):
 
 
 @pytest.mark.parametrize("key", ["batch", "deletion"])
-def test_a_delete_that_crashes_is_finished_by_the_next_try(
+def test_a_delete_that_crashes_is_completed_by_the_next_try(
     key: str, api: Emulator, run: Any, task_instance: Any, mocker: Any
 ) -> None:
     batch_id = api.add_batch(status="ended")
@@ -199,7 +253,7 @@ def test_a_delete_that_crashes_is_finished_by_the_next_try(
 @pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
 @pytest.mark.parametrize("endpoint", ["retrieve", "cancel", "delete"])
 @pytest.mark.parametrize("applied", [True, False], ids=["done", "not done"])
-def test_a_try_whose_every_answer_is_lost_is_finished_by_the_next(
+def test_a_try_whose_every_answer_is_lost_is_completed_by_the_next(
     operator: Any, endpoint: str, applied: bool, api: Emulator, run: Any, task_instance: Any
 ) -> None:
     batch_id = api.add_batch(status="in_progress" if operator is CancelBatchOperator else "ended")
@@ -215,7 +269,7 @@ def test_a_try_whose_every_answer_is_lost_is_finished_by_the_next(
         assert api.batch(batch_id) is None
 
 
-def test_a_delete_whose_answer_is_lost_once_is_done(api: Emulator, run: Any) -> None:
+def test_a_delete_whose_answer_is_lost_once_is_success(api: Emulator, run: Any) -> None:
     batch_id = api.add_batch(status="ended")
     api.fault(Fault("delete", drop=True, applied=True))
     done = run(DeleteBatchOperator, batch_id=batch_id)
@@ -233,7 +287,7 @@ def test_a_delete_whose_answer_is_lost_once_is_done(api: Emulator, run: Any) -> 
         (5, 5, "success"),
     ],
 )
-def test_only_a_retry_takes_a_missing_batch_for_its_own_work(
+def test_only_a_retry_takes_a_missing_batch_as_deleted_by_itself(
     try_number: int, max_tries: int, state: str, api: Emulator, run: Any, task_instance: Any
 ) -> None:
     ti = task_instance("task", try_number, max_tries)
@@ -241,7 +295,7 @@ def test_only_a_retry_takes_a_missing_batch_for_its_own_work(
 
 
 @pytest.mark.parametrize(("operator", "status"), [(CancelBatchOperator, "in_progress"), (DeleteBatchOperator, "ended")])
-def test_a_404_to_one_call_alone_is_no_success(
+def test_a_404_to_one_call_only_is_no_success(
     operator: Any, status: str, api: Emulator, run: Any, task_instance: Any
 ) -> None:
     batch_id = api.add_batch(status=status)
@@ -255,63 +309,107 @@ def test_a_404_to_one_call_alone_is_no_success(
 
 
 WAYS: dict[str, dict[str, Any]] = {"worker": {"deferrable": False}, "triggerer": {"deferrable": True}}
+RUNNING = {"cancel_seconds": DAY}
+ENDS = {"cancel_seconds": SOON}
+TIMEOUT = {"timeout": SOON}
+IGNORE = {"ignore_if_missing": True}
+FOREVER: dict[str, Any] = {"times": None}
+LATER: dict[str, Any] = {"times": None, "after": 1}
+PROXY_PAGE: dict[str, Any] = {"html": True, "status": 404}
+NO_BATCHES = json.dumps({"data": [], "has_more": False})
+GONE = [Fault("retrieve", status=404, **LATER), Fault("list", body=NO_BATCHES, **FOREVER)]
+
+#: The batch, what goes wrong during the wait, the operator's options, how the task ends, and what it says.
+WAITS: dict[str, tuple[dict[str, Any], list[Fault], dict[str, Any], str, str]] = {
+    "ends": (ENDS, [], {}, "success", ""),
+    "has ended": ({"status": "ended"}, [], {}, "success", ""),
+    "outage": (ENDS, [Fault("retrieve", status=529, times=3)], {}, "success", ""),
+    "503 that says not to retry": (
+        ENDS,
+        [Fault("retrieve", status=503, times=3, headers={"x-should-retry": "false"})],
+        {},
+        "success",
+        "",
+    ),
+    "timeout": (RUNNING, [], TIMEOUT, "retry", "had not ended"),
+    "timeout as timedelta": (RUNNING, [], {"timeout": timedelta(seconds=SOON)}, "retry", "had not ended"),
+    "execution_timeout": (RUNNING, [], {"execution_timeout": timedelta(seconds=SOON)}, "retry", "had not ended"),
+    "401": (RUNNING, [Fault("retrieve", status=401, **LATER)], {}, "retry", "password of connection"),
+    "401 three times": (ENDS, [Fault("retrieve", status=401, times=3)], {}, "success", ""),
+    "spend limit": (RUNNING, [Fault("retrieve", status=402, **FOREVER)], {}, "failed", "limit"),
+    "spend limit that is raised": (ENDS, [Fault("retrieve", status=402)], {}, "success", ""),
+    "proxy's 404 pages": (RUNNING, [Fault("retrieve", **PROXY_PAGE, **FOREVER)], TIMEOUT, "retry", "had not ended"),
+    "proxy's 404 pages ignored": (
+        RUNNING,
+        [Fault("retrieve", **PROXY_PAGE, **FOREVER)],
+        {**TIMEOUT, **IGNORE},
+        "retry",
+        "had not ended",
+    ),
+    "gone": (RUNNING, GONE, {}, "failed", "deleted the batch"),
+    "gone and ignored": (RUNNING, GONE, IGNORE, "success", ""),
+    "404 but listed": (RUNNING, [GONE[0]], {**TIMEOUT, **IGNORE}, "retry", "had not ended"),
+    "404 but no list": (
+        RUNNING,
+        [GONE[0], Fault("list", status=500, **FOREVER)],
+        {**TIMEOUT, **IGNORE},
+        "retry",
+        "had not ended",
+    ),
+}
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(
-    ("batch", "fault", "options", "state", "says"),
-    [
-        ({"cancel_seconds": SOON}, None, {}, "success", ""),
-        ({"status": "ended"}, None, {}, "success", ""),
-        ({"cancel_seconds": SOON}, {"status": 529, "times": 3}, {}, "success", ""),
-        ({"cancel_seconds": DAY}, None, {"timeout": SOON}, "retry", "had not ended"),
-        ({"cancel_seconds": DAY}, None, {"timeout": timedelta(seconds=SOON)}, "retry", "had not ended"),
-        ({"cancel_seconds": DAY}, None, {"execution_timeout": timedelta(seconds=SOON)}, "retry", "had not ended"),
-        ({"cancel_seconds": DAY}, {"status": 401, "times": None, "after": 1}, {}, "failed", "API key"),
-        (
-            {"cancel_seconds": SOON},
-            {"status": 503, "times": 3, "headers": {"x-should-retry": "false"}},
-            {},
-            "success",
-            "",
-        ),
-        ({"cancel_seconds": DAY}, {"status": 404, "times": None, "after": 1}, {}, "failed", "deleted the batch"),
-        (
-            {"cancel_seconds": DAY},
-            {"status": 404, "times": None, "after": 1},
-            {"ignore_if_missing": True},
-            "success",
-            "",
-        ),
-    ],
-    ids=["ends", "ended", "outage", "timeout", "timedelta", "execution_timeout", "401", "503", "gone", "gone ignored"],
-)
-def test_a_wait_behind_a_cancel_ends_the_same_way_everywhere(
-    way: str,
-    batch: dict[str, Any],
-    fault: dict[str, Any] | None,
-    options: dict[str, Any],
-    state: str,
-    says: str,
-    api: Emulator,
-    run: Any,
-) -> None:
+@pytest.mark.parametrize("case", WAITS)
+def test_a_wait_for_a_canceled_batch_ends_the_same_way_everywhere(way: str, case: str, api: Emulator, run: Any) -> None:
+    batch, faults, options, state, says = WAITS[case]
     batch_id = api.add_batch(10, **{"status": "in_progress", **batch})
-    if fault:
-        api.fault(Fault("retrieve", **fault))
+    for fault in faults:
+        api.fault(fault)
 
     done = run(
         CancelBatchOperator, batch_id=batch_id, wait_for_completion=True, poll_interval=POLL, **WAYS[way], **options
     )
 
     assert done.state == state, done.error
+    assert type(done.error) in (type(None), AirflowFailException if state == "failed" else AirflowException)
     assert says in done.text
     assert done.value == (batch_id if state == "success" else None)
     assert done.xcom["batch"]["id"] == batch_id
     if state == "success" and not options:
         assert done.xcom["batch"]["processing_status"] == "ended"
-    # The cancel itself is not made again by the process that goes on.
+    # The process that continues the wait does not cancel again.
     assert api.count("cancel") == 1
+
+
+def test_the_alarm_of_an_execution_timeout_ends_a_wait_within_seconds(api: Emulator, task_instance: Any) -> None:
+    def alarm(*_: Any) -> None:
+        raise AirflowTaskTimeout
+
+    batch_id = api.add_batch(10, status="in_progress", cancel_seconds=DAY)
+    api.fault(Fault("retrieve", hang=True, times=None))
+    task = CancelBatchOperator(task_id="task", batch_id=batch_id, wait_for_completion=True)
+    begun, before = time.monotonic(), signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(AirflowTaskTimeout):
+            task.execute({"ti": task_instance("task")})
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - begun < 5
+
+
+async def test_a_wait_works_inside_a_running_event_loop(api: Emulator, task_instance: Any) -> None:
+    batch_id = api.add_batch(10, status="in_progress", cancel_seconds=SOON)
+    task = CancelBatchOperator(task_id="task", batch_id=batch_id, wait_for_completion=True, poll_interval=POLL)
+    assert task.execute({"ti": task_instance("task")}) == batch_id
+    assert (api.batch(batch_id) or {})["processing_status"] == "ended"
+
+
+async def test_batches_are_listed_inside_a_running_event_loop(api: Emulator) -> None:
+    ids = [api.add_batch(1, age_seconds=age) for age in (3 * DAY, 2 * DAY)]
+    api.add_batch(1)
+    assert ListBatchesOperator(task_id="task", older_than="P1D").execute({}) == ids
 
 
 def test_without_wait_for_completion_deferrable_means_nothing(api: Emulator, run: Any) -> None:

@@ -1,4 +1,4 @@
-"""A key that must not be found goes every way there is."""
+"""No secret is in anything that somebody can read, whatever happens to a call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_provider_batches.triggers.batches import BatchEndedTrigger
 from tests.canary import KEY, TOKEN
 
 POLL = 0.02
-#: What a proxy that shows the request to its reader answers; the key stands where the excerpt is cut, and before.
+#: Answers of a proxy that shows the request to its reader; the key is at the end of the excerpt, and before.
 ECHOES = {
     "page": f"<html><body><h1>403</h1><pre>x-api-key: {KEY} x-gateway-token: {TOKEN}</pre></body></html>",
     "cut": "x" * 150 + KEY + " " + TOKEN,
@@ -101,10 +101,11 @@ def _batches(api: Emulator) -> dict[str, str]:
     }
 
 
+CANCEL: dict[str, Any] = {"wait_for_completion": True, "poll_interval": POLL, "timeout": 0.2}
 TASKS: list[tuple[str, Any, dict[str, Any]]] = [
     ("cancel", CancelBatchOperator, {}),
-    ("cancel and wait", CancelBatchOperator, {"wait_for_completion": True, "poll_interval": POLL}),
-    ("cancel and defer", CancelBatchOperator, {"wait_for_completion": True, "deferrable": True, "poll_interval": POLL}),
+    ("cancel and wait", CancelBatchOperator, CANCEL),
+    ("cancel and defer", CancelBatchOperator, {**CANCEL, "deferrable": True}),
     ("delete", DeleteBatchOperator, {}),
     ("poke", BatchEndedSensor, {"poke_interval": POLL, "timeout": 0.2, "fail_on_partial_error": True}),
     ("reschedule", BatchEndedSensor, {"mode": "reschedule", "poke_interval": POLL, "timeout": 0.2}),
@@ -116,7 +117,7 @@ every_task = pytest.mark.parametrize(("operator", "options"), [t[1:] for t in TA
 
 @every_task
 @pytest.mark.parametrize("batch", ["running", "ended", "missing", "no id"])
-def test_a_task_that_goes_well_or_not(
+def test_a_task_that_succeeds_or_fails(
     batch: str, operator: Any, options: dict[str, Any], api: Emulator, run: Any, seen: Seen
 ) -> None:
     seen.add_run(run(operator, batch_id=_batches(api)[batch], **options))
@@ -127,6 +128,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     **{f"echo {name}": {"status": 403, "body": body} for name, body in ECHOES.items()},
     **{f"garbage {name}": {"body": body} for name, body in ECHOES.items()},
     "echo later": {"status": 400, "body": ECHOES["cut"], "after": 1},
+    "echo 404": {"status": 404, "body": ECHOES["page"]},
     "echo 502": {"status": 502, "body": ECHOES["page"]},
     "429": {"status": 429},
     "drop": {"drop": True},

@@ -85,7 +85,13 @@ def test_the_metadata_says_what_it_is_and_what_it_needs(metadata: Message) -> No
     assert "Framework :: Apache Airflow :: Provider" in metadata.get_all("Classifier", [])
     assert "Typing :: Typed" in metadata.get_all("Classifier", [])
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
-    assert needed == ["apache-airflow>=3.0.0", "httpx>=0.27.0", "pydantic>=2.11.0", "tenacity>=8.3.0"]
+    assert needed == [
+        "apache-airflow>=3.0.0",
+        "asgiref>=3.5.0",
+        "fsspec>=2023.12.2",
+        "httpx>=0.27.0",
+        "pydantic>=2.11.0",
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Waits that take no worker process, on a real scheduler and triggerer."""
+"""Waits without a worker process, and waits that a person ends, on a real scheduler and triggerer."""
 
 from __future__ import annotations
 
@@ -83,3 +83,20 @@ def test_a_deferred_wait_that_owns_its_batch_cancels_it_when_a_person_ends_the_t
     airflow.set_run_state("waits_killed", run_id, "failed")
 
     airflow.wait_until(lambda: (api.batch(batch_id) or {})["cancel_initiated_at"])
+
+
+def test_a_wait_on_a_worker_that_owns_its_batch_cancels_it_when_a_person_ends_the_task(
+    airflow: RealAirflow, api: Emulator
+) -> None:
+    batch_id = api.add_batch(requests=10, status="in_progress", cancel_seconds=3600)
+    run_id = airflow.trigger_dag("waits_killed_on_worker", {"batch_id": batch_id})
+    airflow.wait_for_task("waits_killed_on_worker", run_id, "owner", "running")
+    airflow.wait_until(lambda: "is in_progress" in airflow.task_log("waits_killed_on_worker", run_id, "owner"))
+
+    airflow.set_run_state("waits_killed_on_worker", run_id, "failed")
+
+    airflow.wait_until(lambda: (api.batch(batch_id) or {})["cancel_initiated_at"])
+    # Airflow hands the lines of the helper thread that cancels to the task's log, too.
+    airflow.wait_until(
+        lambda: f"batch {batch_id} is canceling" in airflow.task_log("waits_killed_on_worker", run_id, "owner")
+    )

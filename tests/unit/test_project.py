@@ -32,6 +32,22 @@ def test_every_make_target_that_is_named_is_there(where: str, target: str) -> No
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
+@pytest.mark.parametrize("room", ["api", "waiting"])
+def test_contributing_names_each_file_of_the_room(room: str) -> None:
+    rows = (ROOT / "CONTRIBUTING.md").read_text().partition(f"| file of `{room}/` |")[2].partition("\n\n")[0]
+    files = {path.name for path in (ROOT / "airflow_provider_batches" / room).glob("[!_]*.py")}
+
+    assert set(re.findall(r"`([a-z]+\.py)`", rows)) == files
+
+
+def test_contributing_names_each_room() -> None:
+    package = ROOT / "airflow_provider_batches"
+    rows = (ROOT / "CONTRIBUTING.md").read_text().partition("## The rooms")[2].partition("\n\n| file of")[0]
+    rooms = [f"{path.parent.name}/" for path in package.glob("*/__init__.py")]
+
+    assert set(re.findall(r"`(\w+/|_\w+\.py)`", rows)) == {*rooms, *(path.name for path in package.glob("_[a-z]*.py"))}
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_may_read_only_and_ends_in_time(path: Path) -> None:
     workflow = load(path)

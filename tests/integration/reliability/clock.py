@@ -1,4 +1,4 @@
-"""Time that a test owns: nobody waits for it, and it is the same for threads, event loops and the emulator."""
+"""A clock that a test owns: no pause takes real time. Threads, event loops and the emulator share it."""
 
 from __future__ import annotations
 
@@ -6,36 +6,44 @@ import asyncio
 import heapq
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from airflow_provider_batches.hooks.batches import look_until
+from airflow_provider_batches.api import Throttle
+from airflow_provider_batches.teardown import job
 
 _monotonic = time.monotonic
+#: The thread of the emulator, whose event loop keeps real time.
+_EMULATOR = "emulator"
 
 
 class Clock:
-    """A clock that moves on where somebody sleeps."""
+    """A clock that advances when somebody sleeps."""
 
     def __init__(self) -> None:
         self.start = self.now = float(int(time.time()))
-        #: How many answers an event loop waits for, so that its timers may not run ahead of them.
+        #: How many answers an event loop waits for: its timers must not overtake them.
         self.awaited = 0
+        #: Held by whoever keeps the clock from advancing.
+        self.stopped = threading.RLock()
         self._plans: list[tuple[float, int, Callable[[], object]]] = []
 
     def time(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        until = self.now + max(0.0, seconds)
-        while self._plans and self._plans[0][0] <= until:
-            self.now, _, action = heapq.heappop(self._plans)
-            action()
-        self.now = until
+        with self.stopped:
+            until = self.now + max(0.0, seconds)
+            while self._plans and self._plans[0][0] <= until:
+                self.now, _, action = heapq.heappop(self._plans)
+                action()
+            self.now = until
 
     def at(self, when: float, action: Callable[[], object]) -> None:
         """Do something at a time."""
@@ -43,12 +51,22 @@ class Clock:
 
     @contextmanager
     def awaiting(self) -> Iterator[None]:
-        """Let an event loop wait really for what happens in here."""
+        """Let event loops spend real time while this context lasts."""
         self.awaited += 1
         try:
             yield
         finally:
             self.awaited -= 1
+
+    def await_thread(self, future: asyncio.Future[Any]) -> asyncio.Future[Any]:
+        """Let event loops spend real time until a thread has ended."""
+
+        def done(_: object) -> None:
+            self.awaited -= 1
+
+        self.awaited += 1
+        future.add_done_callback(done)
+        return future
 
 
 class _Selector(selectors.DefaultSelector):
@@ -64,7 +82,7 @@ class _Selector(selectors.DefaultSelector):
             return events
         events = super().select(0)
         if not events and timeout > 0:
-            # A little more, since a time this large is not exact.
+            # A little more, since times this large are not exact.
             self._clock.sleep(timeout + 1e-5)
         return events
 
@@ -80,23 +98,29 @@ class Loop(asyncio.SelectorEventLoop):
         return self._test_clock.now - self._test_clock.start
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
-        future = super().run_in_executor(executor, func, *args)
-        self._test_clock.awaited += 1
-        future.add_done_callback(self._executed)
-        return future
+        return self._test_clock.await_thread(super().run_in_executor(executor, func, *args))
 
-    def _executed(self, _: object) -> None:
-        self._test_clock.awaited -= 1
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        with self._test_clock.awaiting():
+            await super().shutdown_default_executor()
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
         return socket.getaddrinfo(host, port, **options)  # no thread, which would outlive the loop
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Replace the time of this process by a test's; the servers of other threads keep loops of their own."""
+    """Replace the time of this process, but for the emulator's event loop, by a test's."""
     clock = Clock()
-    monkeypatch.setitem(look_until.__kwdefaults__, "clock", clock.time)
-    monkeypatch.setitem(look_until.__kwdefaults__, "sleep", clock.sleep)
+    new_event_loop, wrap_future = asyncio.events.new_event_loop, asyncio.wrap_future
+
+    def make() -> asyncio.AbstractEventLoop:
+        # Of a task in the main thread, or in the thread that runs its coroutines.
+        return new_event_loop() if threading.current_thread().name == _EMULATOR else Loop(clock)
+
+    monkeypatch.setattr(asyncio.events, "new_event_loop", make)
+    monkeypatch.setattr(asyncio, "wrap_future", lambda future: clock.await_thread(wrap_future(future)))
     monkeypatch.setattr(time, "time", clock.time)
     monkeypatch.setattr(time, "sleep", clock.sleep)
+    monkeypatch.setattr(job, "time", SimpleNamespace(monotonic=clock.time))
+    monkeypatch.setitem(Throttle.__init__.__kwdefaults__, "clock", clock.time)
     return clock

@@ -1,6 +1,6 @@
 """The fault matrix: what a user sees of each call, and of each way to wait, when something goes wrong.
 
-The tests hold every cell against the product, and `docs/reliability.md` is made of the same table
+The tests hold every cell against the product, and `docs/reliability.md` is made from the same table
 (`make reliability`).
 """
 
@@ -35,27 +35,34 @@ CALLS = {
     "delete": "delete_batch",
     "results": "stream_batch_results",
 }
-#: The ways to wait. The last two wait for several batches, and look at them through the list.
+#: The ways to wait, for one batch or for several. All use the same poller.
 WAITS = {
-    "hook": "`hook.wait_for_batch`",
     "poke": "the sensor in poke mode",
+    "several, deferrable": "the sensor for several batches in the triggerer",
+    "hook": "`hook.wait_for_batch`",
     "reschedule": "the sensor in reschedule mode",
     "deferrable": "the sensor in the triggerer",
     "cancel": "the cancel operator on its worker",
     "cancel, deferrable": "the cancel operator in the triggerer",
     "several": "the sensor for several batches on its worker",
-    "several, deferrable": "the sensor for several batches in the triggerer",
 }
-ONE = tuple(way for way in WAITS if not way.startswith("several"))
+#: The ways that meet every fault; the others meet those of SMOKE.
+FULL_WAITS = ("poke", "several, deferrable")
 
 #: How long a fault lasts.
 ONCE, LASTING, TEN_MINUTES = "once", "lasting", "10 minutes"
 #: The attempts of a call with the default `max_retries`, and the seconds of all pauses between them.
 ATTEMPTS = 6
 PAUSES = (0.75 * 15.5, 15.5)
-#: Seconds over which a batch is looked for before a 404 is believed.
-LOOKS = 4
-LOOKING = (7.0, 7.0)
+#: Retrievals before a 404 is believed, and the seconds between the first and the last.
+RETRIEVALS = 4
+DOUBTING = (7.0, 7.0)
+#: Attempts with a refused key, and the seconds between the first and the last.
+KEY_ATTEMPTS, KEY_SECONDS = 4, (10.0, 10.0)
+WORKING_KEY_ATTEMPTS, WORKING_KEY_SECONDS = 6, (60.0, 60.0)
+#: Polls of an address that has never answered, and the seconds between the first and the last.
+WRONG_ADDRESS_POLLS, WRONG_ADDRESS_SECONDS = 6, (62.0, 62.0)
+ANOTHER_POLL = (10.0, 10.0)
 AT_ONCE = (0.0, 0.0)
 
 
@@ -63,13 +70,16 @@ AT_ONCE = (0.0, 0.0)
 class Seen:
     """How a call or a wait ends, and what that took.
 
-    :param requests: How often the call was made, or the fault met during a wait; None where that depends on the time.
-    :param looks: How often the batch was looked at besides.
+    :param requests: How often the call was made, or how often the fault struck a wait; None if that depends on the
+        time.
+    :param retrievals: How often the batch was retrieved besides.
+    :param lists: How often the list was read besides.
     """
 
     ends: str
     requests: int | None
-    looks: int = 0
+    retrievals: int = 0
+    lists: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ class Term:
     word: str
     once: Seen
     lasting: Seen
-    #: Seconds after which a lasting fault is given up; None where the row says so.
+    #: Seconds after which a lasting fault is given up; None if the row says so.
     seconds: tuple[float, float] | None = AT_ONCE
 
 
@@ -88,122 +98,200 @@ SUCCESS, ERROR, TIMEOUT = "success", "error", "timeout"
 # Of calls.
 FAILS = Term("fails", Seen(ERROR, 1), Seen(ERROR, 1))
 IN_DOUBT = Term("in doubt", Seen(ERROR, 1), Seen(ERROR, 1))
-AGAIN = Term("again", Seen(SUCCESS, 2), Seen(ERROR, ATTEMPTS), None)
-LOOKS_FIRST = Term("looks", Seen(ERROR, 1, 1), Seen(ERROR, 1, 1))
-LOOKS_AND_AGAIN = Term("looks, again", Seen(SUCCESS, 2, 1), Seen(ERROR, LOOKS, LOOKS), LOOKING)
-DOUBTS_OWN = Term("doubts", Seen(SUCCESS, 2), Seen(ERROR, LOOKS), LOOKING)
-DOUBTS = Term("doubts", Seen(SUCCESS, 2, 1), Seen(ERROR, 1, LOOKS), LOOKING)
-FINDS_IT_GONE = Term("again, gone", Seen(SUCCESS, 2, LOOKS), Seen(ERROR, ATTEMPTS), None)
+RETRIES = Term("retries", Seen(SUCCESS, 2), Seen(ERROR, ATTEMPTS), None)
+FINDS_IT_GONE = Term("retries, gone", Seen(SUCCESS, 2, RETRIEVALS), Seen(ERROR, ATTEMPTS), None)
+REREADS_KEY = Term("rereads the key", Seen(SUCCESS, 2), Seen(ERROR, KEY_ATTEMPTS), KEY_SECONDS)
+CHECKS = Term("checks", Seen(ERROR, 1, 1), Seen(ERROR, 1, 1))
+CHECKS_AND_RETRIES = Term("checks, retries", Seen(SUCCESS, 2, 1), Seen(ERROR, RETRIEVALS, RETRIEVALS), DOUBTING)
+RETRIES_AND_CHECKS = Term("retries, checks", Seen(SUCCESS, 2), Seen(ERROR, ATTEMPTS, 1), None)
+RETRIEVES_AGAIN = Term("doubts", Seen(SUCCESS, 2), Seen(ERROR, RETRIEVALS), DOUBTING)
+DOUBTS = Term("doubts", Seen(SUCCESS, 2, 1), Seen(ERROR, 1, RETRIEVALS), DOUBTING)
+DOUBTS_AND_LISTS = replace(DOUBTS, lasting=Seen(ERROR, 1, RETRIEVALS, 1))
 # Of waits.
-WAITS_ON = Term("waits on", Seen(SUCCESS, 1), Seen(TIMEOUT, None))
+CONTINUES = Term("continues", Seen(SUCCESS, 1), Seen(TIMEOUT, None))
 ENDS = Term("ends", Seen(ERROR, 1), Seen(ERROR, 1))
-WAIT_DOUBTS = Term("doubts", Seen(SUCCESS, 1), Seen(ERROR, LOOKS), LOOKING)
-SEVERAL_DOUBT = Term("doubts", Seen(SUCCESS, 1), Seen(ERROR, None), LOOKING)
-RETRIEVES = Term("retrieves", Seen(SUCCESS, 1), Seen(ERROR, None))
+POLLS_AGAIN = Term("polls again", Seen(SUCCESS, 1), Seen(ERROR, 2), ANOTHER_POLL)
+WAIT_REREADS_KEY = Term("rereads the key", Seen(SUCCESS, 1), Seen(ERROR, WORKING_KEY_ATTEMPTS), WORKING_KEY_SECONDS)
+CONFIRMS = Term("confirms", Seen(SUCCESS, 1), Seen(ERROR, RETRIEVALS + 1), DOUBTING)
+SEVERAL_CONFIRM = Term("confirms", Seen(SUCCESS, 1), Seen(ERROR, None), DOUBTING)
+RETRIEVES = Term("retrieves", Seen(SUCCESS, 1), Seen(ERROR, None), None)
+GIVES_UP = Term("gives up", Seen(SUCCESS, 1), Seen(ERROR, WRONG_ADDRESS_POLLS), WRONG_ADDRESS_SECONDS)
+SEVERAL_GIVE_UP = replace(GIVES_UP, lasting=Seen(ERROR, None))
 
-#: The page's legend; `{attempts}` and the like are the numbers above.
-LEGEND = {
-    "fails": "The error is raised at once.",
+
+#: The page's legends; `{attempts}` and the like are the numbers above.
+CALLS_LEGEND = {
+    "fails": "The error is raised immediately.",
     "in doubt": (
-        "The error is raised at once. The batch may have been created all the same: the error says to look into the "
-        "list of batches before trying again."
+        "The error is raised immediately. The batch may have been created all the same: the error says to look into "
+        "the list of batches before you try again."
     ),
-    "again": (
-        "The call is made again, after pauses of 0.5, 1, 2, 4 and 8 s, up to a quarter shorter by chance, or as "
-        "`retry-after` asks. A fault that strikes once is not noticed; the error of one that lasts is raised after "
-        "{attempts} requests (`max_retries` + 1), and says so."
+    "retries": (
+        "The call is retried after 0.5, 1, 2, 4 and 8 s, each up to a quarter shorter at random, or after as long as "
+        "`retry-after` asks, 60 s at most. A fault that strikes once goes unnoticed. The error of one that lasts is "
+        "raised after {attempts} attempts (`max_retries` + 1), and says so."
     ),
-    "again, gone": (
-        "As *again*. The second request then finds no batch, and the {looks} looks of *doubts* do not either: what is "
-        "gone has been deleted by the first one. Success."
+    "retries, gone": (
+        "As *retries*. The second attempt then finds no batch, and neither do {retrievals} retrievals over 7 s: the "
+        "first attempt has deleted it. This is success."
     ),
-    "looks": (
-        "The batch is looked at, since the refusal may be about its state: what is canceling or has ended need not be "
-        "canceled, and what still runs is said to run (`BatchNotEndedError`). Where the state explains nothing, as "
-        "here, the API's refusal is raised."
+    "rereads the key": (
+        "The call is retried after 1, 3 and 6 s, each time with the connection read anew, because the key may have "
+        "been rotated. After {key_attempts} attempts over 10 s the error is raised."
     ),
-    "looks, again": (
-        "As *looks*, but the call is made again after 1, 2 and 4 s: the error of a fault that lasts is raised after "
-        "{looks} requests."
+    "checks": (
+        "The batch is retrieved, because its state may explain the refusal: a batch that is canceling or has ended "
+        "need not be canceled, and one that is still running raises `BatchNotEndedError`. If the state explains "
+        "nothing, as here, the refusal is raised."
     ),
+    "checks, retries": (
+        "As *checks*, but the call is retried after 1, 2 and 4 s. The error of a fault that lasts is raised after "
+        "{retrievals} attempts."
+    ),
+    "retries, checks": "As *retries*. The last refusal is raised only if the state of the batch does not explain it.",
     "doubts": (
-        "A 404 is believed only once the batch was looked for {looks} times over 7 s. One that passes is not noticed."
+        "One 404 proves nothing: the batch is retrieved again after 1, 2 and 4 s. `NotFoundError` is raised after "
+        "{retrievals} retrievals. If the batch has been seen before, as by the retrieval that precedes its results, "
+        "the list must not have it either."
     ),
-    "waits on": (
-        "The wait goes on: it looks again after 2, 4, 8 s ... (in the triggerer 10, 10, 10, 16 s ...) up to the poll "
-        "interval, or as `retry-after` asks: 10 minutes at most, and 60 s where a 429 holds all waits of a connection "
-        "back. What has become of the batch meanwhile is seen one such pause after the end of the trouble at the "
-        "latest. Trouble that lasts until `timeout` is told in the error of the timeout. Where only the list is in "
-        "trouble, several batches are retrieved one by one after its third failure."
+}
+WAITS_LEGEND = {
+    "continues": (
+        "The wait continues until its `timeout`. It polls again after 2, 4, 8 s ... (in the triggerer after 10, 10, "
+        "10, 16 s ...) up to the poll interval, or after as long as `retry-after` asks: 10 minutes at most, and 60 s "
+        "if a 429 holds back all waits of a connection. When the fault is over, the state of the batch is seen within "
+        "one such pause. If the fault lasts until `timeout`, the error of the timeout names it. If the list fails "
+        "three times in a row, a wait for several batches retrieves each of them as well. If the list has a batch "
+        "whose retrieval is answered with 404, the wait continues, too."
     ),
-    "ends": "The wait ends at once: to ask again is of no use.",
+    "ends": "The wait ends immediately, because waiting longer cannot help.",
+    "polls again": "The wait polls once more after 10 s, then it ends.",
+    "rereads the key": (
+        "The poll is retried after 1, 3, 6, 20 and 30 s, each time with the connection read anew. After "
+        "{working_key_attempts} attempts over 60 s the wait ends, and Airflow retries the task. If the key has never "
+        "worked in this wait, it ends after {key_attempts} attempts over 10 s."
+    ),
+    "confirms": (
+        "The batch is retrieved again after 1, 2 and 4 s. Then the list is read, down to when the batch was created. "
+        "The batch is gone only if the list does not have it. A batch that the wait has never seen counts as unknown "
+        "without the list, unless `ignore_if_missing` is set."
+    ),
     "retrieves": (
-        "The batches can no longer be listed, so each is retrieved for 10 minutes. Where that is answered, nothing is "
-        "noticed; where it meets the same fault, the wait ends."
+        "The batches cannot be listed, so each is retrieved for 10 minutes. If that works, the fault goes unnoticed. "
+        "If it meets the same fault, the wait ends."
+    ),
+    "gives up": (
+        "Most likely the address is wrong. The wait polls again after 2, 4, 8, 16 and 32 s. After "
+        "{wrong_address_polls} polls over 62 s it ends, and Airflow retries the task."
     ),
 }
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the errors of a class say to do, and whether an operator that raises it is worth Airflow's retries."""
+    """What a class of errors is raised for, and what its texts tell the reader to do.
+
+    :param says: What each text has.
+    :param also: What the texts of some faults have.
+    """
 
     when: str
-    says: str
-    retried: bool
+    says: str = ""
+    also: tuple[str, ...] = ()
 
+
+_CONNECTION = "of connection 'anthropic_default'"
+_SPLIT = "Split the batch"
+_SMALL = f"This call is small: check extra.proxy {_CONNECTION}"
+_NO_BATCHES = f"Check host {_CONNECTION}: it serves no batches"
+_FIREWALL = f"a proxy or firewall answered. Check host {_CONNECTION}"
+_REDIRECT = f"Redirects are not followed, so that no other host sees the key: set host {_CONNECTION}"
+_CERTIFICATE = f"Name the CA file of whoever signed the host's certificate in extra.verify {_CONNECTION}"
+_UNREADABLE = "with an unreadable body"
+_NOT_THIS_CALL = "the API knows the batch, but answers 404 to this call"
 
 ERRORS: dict[type[BatchesError], Kind] = {
-    APIStatusError: Kind("any other refusal, and a 404 to one call where a look finds the batch", "", False),
-    AccessDeniedError: Kind("401, 403", "Check the API key in the connection's password", False),
-    SpendLimitError: Kind("402, or a 429 for a spend limit", "It goes on until somebody raises the limit", False),
-    NotFoundError: Kind("404", "Check first that the key belongs to the batch's workspace", False),
-    RequestTooLargeError: Kind("413", "Split the batch", False),
-    RateLimitError: Kind("429", "All batch calls of the organization share one limit of requests a minute", True),
-    ServerError: Kind("408, 409 and 5xx", "", True),
-    APIConnectionError: Kind("no answer, or half of one", "no answer from", True),
-    InvalidResponseError: Kind("an answer that cannot be read", "with an unreadable body", True),
-    ResultsTruncatedError: Kind("results that are cut short, or cannot be read", "Read them again", True),
-    BatchTimeoutError: Kind("a wait whose `timeout` is over", "wait longer (timeout), or cancel it", True),
+    APIStatusError: Kind(
+        "any other refusal, and a 404 to one call about a batch that can be retrieved",
+        also=(_NO_BATCHES, _NOT_THIS_CALL),
+    ),
+    AccessDeniedError: Kind("401, 403", f"Check password {_CONNECTION}, and that it may use batches"),
+    SpendLimitError: Kind("402, or a 429 for a spend limit", "This lasts until somebody raises the limit or pays"),
+    NotFoundError: Kind("404", "Check first that the key belongs to the batch's workspace"),
+    RequestTooLargeError: Kind("413", also=(_SPLIT, _SMALL)),
+    RateLimitError: Kind("429", "All batch calls of the organization share one limit of requests a minute"),
+    ServerError: Kind("408, 409 and 5xx"),
+    APIConnectionError: Kind("no answer, or half of one", "no answer from", also=(_CERTIFICATE,)),
+    InvalidResponseError: Kind(
+        "an answer that is not the API's own, or cannot be read", also=(_UNREADABLE, _FIREWALL, _REDIRECT)
+    ),
+    ResultsTruncatedError: Kind("results that are cut short, or cannot be read", "Read them again"),
+    BatchTimeoutError: Kind("a wait whose `timeout` is over", "Increase `timeout`, or cancel it"),
 }
-#: What a refusal says instead where its usual advice does not fit the call.
-OTHER_ADVICE = {
-    (NotFoundError, "create"): "Check the connection's host",
-    (NotFoundError, "list"): "Check the connection's host",
-    **{(RequestTooLargeError, call): "check the proxy on the way to the API" for call in CALLS if call != "create"},
+
+
+#: What a refusal says that depends on the call.
+OTHER_ADVICE: dict[tuple[type[BatchesError], str], str] = {
+    (RequestTooLargeError, call): _SPLIT if call == "create" else _SMALL for call in CALLS
 }
 
 
 @dataclass(frozen=True)
-class Row:
-    """One fault.
+class Fault:
+    """What goes wrong.
 
-    :param trouble: What the emulator does (options of its `Fault`), or what is wrong on the way to it.
-    :param error: The class of the error.
-    :param says: What the error's text holds of the fault.
-    :param calls: What each call does about it.
-    :param waits: What each way to wait does about it.
-    :param everywhere: Whether all calls meet it, not only the one that the column names.
-    :param seconds: After how long a lasting fault is given up by *again*.
-    :param each: Seconds that each request takes.
-    :param slack: Seconds by which that may come out shorter: a date has whole seconds only, and they are real ones.
-    :param seldom: Seconds that a wait leaves the API alone because it asks for that.
+    :param name: What the page calls it.
+    :param options: Those of the emulator's `Fault`; None if the fault lies before the API.
+    :param says: What the error's text has of it.
+    :param seconds: How long a request takes that meets it.
     """
 
     name: str
-    trouble: Mapping[str, Any] | str
-    error: type[BatchesError]
+    options: Mapping[str, Any] | None
     says: str
+    seconds: float = 0.0
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether somebody else than the API answers."""
+        return self.options is not None and "body" in self.options
+
+
+@dataclass(frozen=True)
+class Row:
+    """Faults with the same consequences: a request meets the first, the next request the second, and so on.
+
+    :param calls: What each call does about them. One that is left out does not meet them.
+    :param waits: What each way to wait does about them.
+    :param error: The class of the error.
+    :param everywhere: Whether all requests meet them, not only those of the call that the column names.
+    :param title: What the page calls the row. Default: the names of the faults.
+    :param answered: Whether the API has answered at this address before. None: it has for a wait, not for a call.
+    :param seconds: After how long *retries* gives up a lasting fault.
+    :param slack: Seconds by which that may come out shorter: a date has whole seconds, and real ones.
+    :param asked: Seconds for which the API asks not to be called.
+    :param retryable: Whether Airflow retries the task, if not what the class of the error says.
+    :param errors: Calls whose error is another one: its class and its text.
+    """
+
+    faults: tuple[Fault, ...]
+    error: type[BatchesError]
     calls: Mapping[str, Term]
     waits: Mapping[str, Term]
     everywhere: bool = False
+    title: str = ""
+    answered: bool | None = None
     seconds: tuple[float, float] = PAUSES
-    each: float = 0.0
     slack: float = 0.0
-    seldom: float = 0.0
+    asked: float = 0.0
+    retryable: bool | None = None
     lasts: tuple[str, ...] = (ONCE, LASTING)
-    #: Where another error is raised than that of the row: its class and its text.
     errors: Mapping[str, tuple[type[BatchesError], str]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def name(self) -> str:
+        """What the page calls the row."""
+        return self.title or ", ".join(fault.name for fault in self.faults)
 
     @property
     def plain_name(self) -> str:
@@ -211,155 +299,258 @@ class Row:
         return self.name.replace("`", "")
 
     @property
-    def applied(self) -> bool:
-        """Whether the call has done its work, though nobody is told."""
-        return not isinstance(self.trouble, str) and ("applied" in self.trouble or "cut_after" in self.trouble)
+    def is_applied(self) -> bool:
+        """Whether the call does its work, although its answer is lost."""
+        return any("applied" in (fault.options or {}) or "cut_after" in (fault.options or {}) for fault in self.faults)
 
-    def error_of(self, call: str) -> tuple[type[BatchesError], str]:
-        """Return the class of a call's error, and what its text holds."""
-        return self.errors.get(call, (self.error, self.says))
+    def error_of(self, call: str) -> type[BatchesError]:
+        """Return the class of a call's error."""
+        return self.errors.get(call, (self.error, ""))[0]
 
 
 def _calls(term: Term, **others: Term) -> dict[str, Term]:
     return {call: others.get(call, term) for call in CALLS}
 
 
+def _on_batch(term: Term) -> dict[str, Term]:
+    """Return the calls whose refusal the batch's state may explain."""
+    return dict.fromkeys(("cancel", "delete", "results"), term)
+
+
 def _waits(one: Term, several: Term | None = None) -> dict[str, Term]:
-    return {way: one if way in ONE else several or one for way in WAITS}
+    return {way: several or one if way.startswith("several") else one for way in WAITS}
 
 
-def _passing(
-    name: str, trouble: Mapping[str, Any] | str, error: type[BatchesError], says: str, /, **options: Any
-) -> Row:
-    """Return the row of a fault that may be over a moment later."""
-    doubt = error is not RateLimitError
-    calls = options.pop("calls", _calls(AGAIN, create=IN_DOUBT if doubt else FAILS))
-    return Row(name, trouble, error, says, calls, _waits(WAITS_ON), **options)
+_TRUNCATED = {"results": (ResultsTruncatedError, "0 of 3 came")}
 
 
-def _final(status: int, error: type[BatchesError], says: str, calls: Term, several: Term, **fault: Any) -> Row:
-    """Return the row of a refusal that stays until somebody changes something."""
-    changes = {"cancel": calls, "delete": calls, "results": calls}
-    name = f"{status}{fault.pop('name', '')}"
-    return Row(name, {"status": status, **fault}, error, says, _calls(FAILS, **changes), _waits(ENDS, several))
+def _outage(error: type[BatchesError], *faults: Fault, **options: Any) -> Row:
+    """Return the row of faults that prove nothing, and may be over a moment later."""
+    calls = options.pop("calls", _calls(RETRIES, create=IN_DOUBT))
+    return Row(faults, error, calls, _waits(CONTINUES), **options)
 
 
-def _unsent(name: str, says: str) -> Row:
-    """Return the row of a connection that does not come about: even a create may be made again."""
-    return _passing(name, name, APIConnectionError, says, calls=_calls(AGAIN))
+def _unread(error: type[BatchesError], *faults: Fault, delete: Term = RETRIES, **options: Any) -> Row:
+    """Return the row of answers that cannot be used; of results, those that have come are used."""
+    options.setdefault("errors", _TRUNCATED)
+    return _outage(error, *faults, calls=_calls(RETRIES, create=IN_DOUBT, delete=delete, results=FAILS), **options)
 
 
-def _unread(name: str, says: str, cut: str, delete: Term = AGAIN, **fault: Any) -> Row:
-    """Return the row of an answer that cannot be used; of results, what came before is used."""
-    kind = APIConnectionError if says == "RemoteProtocolError" else InvalidResponseError
-    calls = _calls(AGAIN, create=IN_DOUBT, delete=delete, results=FAILS)
-    return _passing(name, fault, kind, says, calls=calls, errors={"results": (ResultsTruncatedError, cut)})
+def _refused(error: type[BatchesError], *faults: Fault, **options: Any) -> Row:
+    """Return the row of the API's own refusals that are final for the call."""
+    changes = options.pop("calls", {})
+    waits = options.pop("waits", _waits(ENDS, RETRIEVES))
+    return Row(faults, error, _calls(FAILS, **changes), waits, **options)
 
 
-def _asked(header: str, value: str, **options: Any) -> Row:
-    """Return the row of a 429 with a header that says when to come again."""
-    name = f"429 with `{header}: {value}`"
-    trouble = {"status": 429, "headers": {header: value}}
-    return _passing(name, trouble, RateLimitError, "429 rate_limit_error", **options)
+def _status(status: int, says: str, name: str = "", **options: Any) -> Fault:
+    return Fault(name or str(status), {"status": status, **options}, f"{status} {says}")
 
 
-def _five_times(seconds: float) -> tuple[float, float]:
-    return 5 * seconds, 5 * 1.25 * seconds
+def _with(header: str, value: str, status: int = 429, says: str = "rate_limit_error") -> Fault:
+    return _status(status, says, f"{status} with `{header}: {value}`", headers={header: value})
 
 
-#: A date that the tests replace by one so many seconds from now.
-DATE_SECONDS = 30
-WRONG_TYPES = (
+def _foreign(name: str, status: int, says: str, **options: Any) -> Fault:
+    """Return an answer of somebody else, without a request ID."""
+    return Fault(name, {"status": status, **options}, says)
+
+
+def _in_all(pauses: int, seconds: float) -> tuple[float, float]:
+    return pauses * seconds, pauses * 1.25 * seconds
+
+
+#: All calls about the batch are answered with 404, and the list does not have it.
+GONE = "404 to all calls, and the list does not have the batch"
+#: Seconds that `retry-after` asks for; the tests replace the date by one so many seconds from now.
+RETRY_AFTER = 30
+A_DATE = "a date"
+_WRONG_TYPES = (
     '{"id": 5, "processing_status": [], "request_counts": "many", "created_at": {}, "expires_at": {}, "data": 7}'
+)
+_ENVELOPE = '{"type": "error", "error": {"type": "%s", "message": "No access from here."}}'
+_HTML = "<html><head><title>Blocked</title></head><body><h1>403 Forbidden</h1></body></html>\n"
+#: Foreign answers that prove nothing. All but the redirect leave the firewall's advice.
+FOREIGN = (
+    _foreign("`404 page not found` as text", 404, _FIREWALL, body="404 page not found\n"),
+    _foreign("a firewall's 403 as HTML", 403, _FIREWALL, body=_HTML),
+    _foreign("a 401 in the API's format without a request ID", 401, _FIREWALL, body=_ENVELOPE % "authentication_error"),
+    _foreign("a redirect", 302, _REDIRECT, body="", headers={"location": "https://login.example.com/"}),
 )
 
 ROWS = [
-    _final(400, APIStatusError, "400 invalid_request_error", LOOKS_FIRST, RETRIEVES),
-    _final(401, AccessDeniedError, "401 authentication_error", FAILS, ENDS),
-    _final(402, SpendLimitError, "402 billing_error", FAILS, ENDS),
-    _final(403, AccessDeniedError, "403 permission_error", LOOKS_FIRST, RETRIEVES),
+    _refused(
+        APIStatusError,
+        _status(400, "invalid_request_error"),
+        calls=_on_batch(CHECKS),
+    ),
     Row(
-        "404",
-        {"status": 404},
+        (_status(401, "authentication_error"),),
+        AccessDeniedError,
+        _calls(REREADS_KEY),
+        _waits(WAIT_REREADS_KEY),
+    ),
+    Row(
+        (_status(403, "permission_error"),),
+        AccessDeniedError,
+        _calls(REREADS_KEY, **_on_batch(CHECKS_AND_RETRIES)),
+        _waits(WAIT_REREADS_KEY, RETRIEVES),
+    ),
+    _refused(
+        SpendLimitError,
+        _status(402, "billing_error"),
+        _status(429, "rate_limit_error", "429 for a spend limit", error_code="enforced_spend_limit_reached"),
+        waits=_waits(POLLS_AGAIN),
+    ),
+    Row(
+        (_status(404, "", "404 to this call alone"),),
+        APIStatusError,
+        {"create": FAILS, "retrieve": RETRIEVES_AGAIN, "list": FAILS, **_on_batch(CHECKS_AND_RETRIES)},
+        _waits(CONTINUES, RETRIEVES),
+        errors={
+            "create": (APIStatusError, "404 not_found_error"),
+            "retrieve": (NotFoundError, "The API does not know batch"),
+            "list": (APIStatusError, _NO_BATCHES),
+            **dict.fromkeys(("cancel", "delete", "results"), (APIStatusError, _NOT_THIS_CALL)),
+            "poke": (InvalidResponseError, "answers 404 to retrieving it"),
+            "several, deferrable": (APIStatusError, _NO_BATCHES),
+        },
+    ),
+    Row(
+        (Fault(GONE, {"status": 404}, "The API does not know batch"),),
         NotFoundError,
-        "",
-        {"create": FAILS, "retrieve": DOUBTS_OWN, "list": FAILS, "cancel": DOUBTS, "delete": DOUBTS, "results": DOUBTS},
-        _waits(WAIT_DOUBTS, SEVERAL_DOUBT),
+        {"cancel": DOUBTS, "delete": DOUBTS, "results": DOUBTS_AND_LISTS},
+        _waits(CONFIRMS, SEVERAL_CONFIRM),
         everywhere=True,
     ),
-    _passing("408", {"status": 408}, ServerError, "408"),
-    _passing(
-        "409",
-        {"status": 409},
+    _outage(
         ServerError,
-        "409 conflict_error",
-        calls=_calls(LOOKS_AND_AGAIN, create=FAILS, retrieve=AGAIN, list=AGAIN),
+        _status(409, "conflict_error"),
+        calls=_calls(RETRIES, create=IN_DOUBT, **_on_batch(CHECKS_AND_RETRIES)),
     ),
-    _final(413, RequestTooLargeError, "413", FAILS, RETRIEVES, html=True, name=" as HTML"),
-    _asked("retry-after", "7", seconds=_five_times(7), seldom=7),
-    _asked("retry-after-ms", "1500", seconds=_five_times(1.5)),
-    _asked("retry-after", "a date", seconds=_five_times(DATE_SECONDS), seldom=DATE_SECONDS, slack=50),
-    _asked("retry-after", "86400", seconds=(300.0, 300.0), seldom=600),
-    _asked("retry-after", "0"),
-    _asked("retry-after", "soon"),
-    _passing("429 without `retry-after`", {"status": 429}, RateLimitError, "429 rate_limit_error"),
-    _final(
-        429,
-        SpendLimitError,
-        "429 rate_limit_error",
-        FAILS,
-        ENDS,
-        error_code="enforced_spend_limit_reached",
-        name=" for a spend limit",
+    _refused(RequestTooLargeError, _status(413, "request_too_large")),
+    _refused(
+        RequestTooLargeError,
+        _foreign("413 as HTML", 413, "413 Request Entity Too Large", html=True),
+        calls={"create": IN_DOUBT},
     ),
-    _passing("500", {"status": 500}, ServerError, "500 api_error"),
-    _passing("502 as HTML", {"html": True}, ServerError, "502 Bad Gateway"),
-    _passing("503", {"status": 503}, ServerError, "503 api_error"),
-    _passing("504", {"status": 504}, ServerError, "504 timeout_error"),
-    _passing("529", {"status": 529}, ServerError, "529 overloaded_error"),
-    _unsent("connection refused", "ConnectError"),
-    _unsent("TLS error", "Name the CA file"),
-    _unsent("DNS failure", "Name or service not known"),
-    _passing("connection reset", {"drop": True, "reset": True}, APIConnectionError, "ReadError"),
-    _passing(
-        "a read that hangs",
-        {"hang": True},
+    _outage(
+        RateLimitError,
+        _with("retry-after", str(RETRY_AFTER)),
+        _with("retry-after-ms", f"{RETRY_AFTER}000"),
+        _with("retry-after", A_DATE),
+        calls=_calls(RETRIES),
+        seconds=_in_all(ATTEMPTS - 1, RETRY_AFTER),
+        asked=RETRY_AFTER,
+        slack=10,
+    ),
+    _outage(
+        RateLimitError,
+        _with("retry-after", "86400"),
+        calls=_calls(RETRIES),
+        seconds=(300.0, 300.0),
+        asked=60,
+    ),
+    _outage(
+        RateLimitError,
+        _status(429, "rate_limit_error", "429 without `retry-after`"),
+        _with("retry-after", "0"),
+        _with("retry-after", "soon"),
+        calls=_calls(RETRIES),
+    ),
+    _outage(
+        RateLimitError,
+        _foreign("429 as HTML", 429, "429 Too Many Requests", html=True),
+    ),
+    _outage(
+        ServerError,
+        _status(503, "api_error"),
+        _status(500, "api_error"),
+        _status(504, "timeout_error"),
+        _status(529, "overloaded_error"),
+        _status(408, "invalid_request_error"),
+        _foreign("502 as HTML", 502, "502 Bad Gateway", html=True),
+    ),
+    _outage(
+        ServerError,
+        _with("x-should-retry", "false", 503, "api_error"),
+        calls=_calls(FAILS, create=IN_DOUBT),
+        retryable=False,
+    ),
+    _refused(
+        APIStatusError,
+        _with("x-should-retry", "true", 400, "invalid_request_error"),
+        calls=_calls(RETRIES, **_on_batch(RETRIES_AND_CHECKS)),
+        retryable=True,
+    ),
+    _outage(
         APIConnectionError,
-        "ReadTimeout",
-        each=60.0,
+        Fault("connection refused", None, "ConnectError"),
+        Fault("TLS error", None, _CERTIFICATE),
+        Fault("DNS failure", None, "Name or service not known"),
+        calls=_calls(RETRIES),
     ),
-    _unread("an answer cut short", "RemoteProtocolError", "0 of 3 came", FINDS_IT_GONE, cut_after=9),
+    _outage(
+        APIConnectionError,
+        Fault("connection reset", {"drop": True, "reset": True}, "ReadError"),
+        Fault("a read that hangs", {"hang": True}, "ReadTimeout", seconds=60.0),
+    ),
     _unread(
-        "an answer cut short that looks whole",
-        "body: Invalid JSON",
-        "0 of 3 came",
-        replace(FINDS_IT_GONE, lasting=FINDS_IT_GONE.once),
-        cut_after=9,
-        cut_cleanly=True,
-    ),
-    _unread("wrong JSON", "body: Invalid JSON", "result 1 is no whole result", body='{"id": "msgbatch_1",\n'),
-    _unread("wrong types", "Input should be a valid", "result 1 is no whole result", body=WRONG_TYPES),
-    _passing(
-        "an answer lost after the change was made",
-        {"drop": True, "applied": True},
         APIConnectionError,
-        "RemoteProtocolError",
-        calls=_calls(AGAIN, create=IN_DOUBT, delete=FINDS_IT_GONE),
+        Fault("an answer cut short", {"cut_after": 9}, "RemoteProtocolError"),
+        delete=FINDS_IT_GONE,
     ),
-    _passing(
-        "10 minutes of 503",
-        {"status": 503},
+    _unread(
+        InvalidResponseError,
+        Fault("an answer cut short that looks whole", {"cut_after": 9, "cut_cleanly": True}, _UNREADABLE),
+        delete=FINDS_IT_GONE,
+        answered=True,
+        errors={**_TRUNCATED, "delete": (InvalidResponseError, "The answer is not the API's own")},
+    ),
+    _unread(
+        InvalidResponseError,
+        _foreign("200 with HTML", 200, _UNREADABLE, html=True),
+        _foreign("with broken JSON", 200, _UNREADABLE, body='{"id": "msgbatch_1",\n'),
+        _foreign("with an error", 200, _UNREADABLE, body=_ENVELOPE % "api_error"),
+        _foreign("with wrong types", 200, _UNREADABLE, body=_WRONG_TYPES),
+        errors={"results": (ResultsTruncatedError, "result 1 is no whole result")},
+    ),
+    _outage(
+        APIConnectionError,
+        Fault("an answer lost after the change was made", {"drop": True, "applied": True}, "RemoteProtocolError"),
+        calls=_calls(RETRIES, create=IN_DOUBT, delete=FINDS_IT_GONE),
+    ),
+    _outage(InvalidResponseError, *FOREIGN, title="a foreign answer, after a right one", answered=True),
+    Row(
+        FOREIGN,
+        InvalidResponseError,
+        # Of results, the retrieval before them has been answered.
+        _calls(FAILS, create=IN_DOUBT, results=RETRIES),
+        _waits(GIVES_UP, SEVERAL_GIVE_UP),
+        title="a foreign answer, before any right one",
+        answered=False,
+    ),
+    _outage(
         ServerError,
-        "503 api_error",
+        Fault("10 minutes of 503", {"status": 503}, "503 api_error"),
+        calls={},
         everywhere=True,
         lasts=(TEN_MINUTES,),
     ),
-    _passing(
-        "10 minutes without a connection",
-        "connection refused",
+    _outage(
         APIConnectionError,
-        "ConnectError",
-        calls=_calls(AGAIN),
+        Fault("10 minutes without a connection", None, "ConnectError"),
+        calls={},
         lasts=(TEN_MINUTES,),
     ),
 ]
+
+#: The rows that the async client and the other ways to wait meet.
+SMOKE = [
+    row
+    for row in ROWS
+    if row.faults[0].name in ("401", GONE, "503", f"429 with `retry-after: {RETRY_AFTER}`")
+    or (row.faults == FOREIGN and row.answered)
+]
+#: The rows that do so for a moment, too.
+OUTAGE = [row for row in SMOKE if row.faults[0].name == "503"]

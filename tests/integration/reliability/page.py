@@ -1,4 +1,4 @@
-"""Makes docs/reliability.md of the fault matrix: `python -m tests.integration.reliability.page`."""
+"""Makes docs/reliability.md from the fault matrix: `python -m tests.integration.reliability.page`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from airflow_provider_batches.api.settings import ClientSettings
 from tests.integration.reliability.matrix import (
     ATTEMPTS,
     CALLS,
+    CALLS_LEGEND,
     ERRORS,
-    LEGEND,
-    LOOKS,
-    ONE,
-    OTHER_ADVICE,
+    FOREIGN,
+    FULL_WAITS,
+    KEY_ATTEMPTS,
+    PAUSES,
+    RETRIEVALS,
     ROWS,
     WAITS,
+    WAITS_LEGEND,
+    WORKING_KEY_ATTEMPTS,
+    WRONG_ADDRESS_POLLS,
     Row,
     Term,
 )
@@ -29,34 +34,45 @@ TEXT = """\
 
 # What happens when something goes wrong
 
-Each cell of this page is a test that makes the fault happen, over real sockets, and asserts what is seen of it
-(`tests/integration/reliability/`), for the calls in both clients, sync and async. All numbers are those of the
-connection's defaults: `max_retries` {retries}, `timeout` {timeout:g} s.
+Each cell on this page is a test that causes the fault over real sockets and checks the outcome
+(`tests/integration/reliability/`). Faults with the same consequences share a row and its tests. All calls are tested
+through the sync client, and waits through the sensor: in poke mode for one batch, in the triggerer for several. The
+async client and the other ways to wait run the same code, and are tested with a selection of the faults. All numbers
+are for the defaults of the connection: `max_retries` {retries}, `timeout` {timeout:g} s.
 
 In short:
 
-- **Reading, canceling and deleting** are made again for some {pauses}, and longer where the API asks for that. A lost
-  answer does no harm: a batch that is canceling counts as canceled, and one that the first attempt has deleted as
-  deleted.
-- **A create** is sent once. It is made again only where no connection came about, since it cannot have arrived then.
-- **A wait** outlasts any outage, until its own `timeout`. It ends early only where to go on is of no use.
-- **An error** says what happened, to which batch, what the API answered, and what to do.
+- **Reads, cancels and deletes** are retried for {pauses}, and longer if the API asks for that. A lost answer does no
+  harm: a batch that is canceling counts as canceled, and one that an earlier attempt deleted counts as deleted.
+- **A create** is retried only if nothing can have been created: no connection was made, or the API itself refused it
+  for a reason that may pass (401, 403, 429). Through a gateway, every failure of a create is *in doubt*, unless no
+  connection was made.
+- **A wait** outlasts any outage, until its own `timeout`. It stops early only if waiting longer cannot help.
+- **Only the API's own refusals count.** A refusal is the API's own if it has the API's error format and a request ID.
+  A *foreign answer* comes from a proxy, a firewall or a gateway, and proves nothing about the batch or the key. After a
+  right answer from the same address it is an outage. Before any right answer the address is most likely wrong, and the
+  error is raised soon. 413 and 429 count no matter who sends them.
+- **An error** says what happened, to which batch, which URL was asked, what was answered, and what to do.
 
 ## Calls
 
-The fault meets the call of the column, not the others; a 404 and the outages of 10 minutes meet all of them. The
+The fault strikes the call of the column, not the others. Results are preceded by a retrieval, which is answered. The
 methods of the hook, in this order:
 {methods}.
 
 {calls}
 
-The last column is for *again*: from the first attempt to the last, where none is answered.
+{foreign}
+
+The last column is for *retries*: the time from the first attempt to the last, if none succeeds. Each read that hangs
+adds {timeout:g} s.
 
 {calls_legend}
 
 ## Waits
 
-The fault begins in the middle of the wait.
+The fault begins in the middle of the wait, except before any right answer. For several batches it strikes the list and
+the retrievals.
 
 {ways}
 
@@ -68,119 +84,127 @@ Waits for several batches, and all deferred waits of a connection, share their r
 
 ## Errors
 
-All are subclasses of `BatchesError` in `airflow_provider_batches.api`. An operator or a sensor that meets one which
-Airflow's retries cannot help fails for good, whatever `retries` it has.
+All are subclasses of `BatchesError` in `airflow_provider_batches.api`. An operator or a sensor raises them as Airflow's
+exceptions. If a retry cannot help, the task fails immediately, no matter what its `retries` are.
 
 {errors}
 
-The API's own word on trying again (`x-should-retry`) goes before this, except in waits. A sensor whose `timeout` is
-over fails for good, as Airflow's sensors do; a cancel operator is tried again. Errors that no fault brings about, such
-as `BatchNotEndedError`, are on the page of the [client](client.md#errors).
+The API's own word on retrying (`x-should-retry`) overrides this table, except in waits. A sensor whose `timeout` is
+over fails permanently, as Airflow's sensors do; Airflow retries a cancel operator. Errors that no fault causes, such as
+`BatchNotEndedError`, are on the page of the [client](client.md#errors).
 
 ## What to do about it
 
 - Give operators and sensors `retries`: every task of this package can be run again at any point. With `retries=2` and
-  Airflow's default `retry_delay` of 5 minutes, cancel, delete, list and save come through the outages of 10 minutes
-  (that is tested too). A retry of a [teardown](teardown.md) does only what is left, and
-  one that has begun waits such an outage out in the same try.
-- Give a task that creates a batch `retries=0`: Airflow would create a second one. Where the error says that the batch
-  may have been created, look into the list of batches (`hook.list_batches()`, newest first).
-- In task code of your own, an error of the hook is an exception like any other, and Airflow retries the task as
-  `retries` says. `error.passing` tells whether that may help.
-- Read results that were cut short again from their beginning. `SaveBatchResultsOperator` and the teardown do that by
+  Airflow's default `retry_delay` of 5 minutes, cancel, delete, list and save survive an outage of 10 minutes (this is
+  tested). A retry of a [teardown](teardown.md) does only what is left, and a teardown that has begun outlasts such an
+  outage within the same try.
+- Give a task that creates a batch `retries=0`: Airflow would create a second one. If the error says that the batch may
+  have been created, look into the list of batches (`hook.list_batches()`, newest first). `error.evidence.in_doubt`
+  says the same to a program.
+- Rotate a key without stopping anything: change the connection, then revoke the old key. If a key is refused, the
+  connection is read again. If that does not help within the times above, Airflow retries the task.
+- In your own task code, an error of the hook is an exception like any other, and Airflow retries the task as `retries`
+  says. `error.retryable` says whether that may help.
+- If results were cut short, read them again from the beginning. `SaveBatchResultsOperator` and the teardown do so
   themselves.
 """
 
 
 def render() -> str:
     """Return the page."""
-    fast, slow = (f"{seconds:.0f}" for seconds in ROWS[0].seconds)
-    methods = [f"`{method}`" for method in CALLS.values()]
     return TEXT.format(
         retries=ATTEMPTS - 1,
         timeout=TIMEOUT,
-        pauses=f"{fast} to {slow} s",
-        methods=_listed(methods),
+        pauses=_seconds(PAUSES),
+        methods=_listed([f"`{method}`" for method in CALLS.values()]),
         calls=_calls(),
-        calls_legend=_legend(row.calls for row in ROWS),
+        foreign=_wrapped(f"A foreign answer is, in these tests, {_listed([fault.name for fault in FOREIGN], 'or')}."),
+        calls_legend=_legend(CALLS_LEGEND),
         ways=_ways(),
         waits=_waits(),
-        waits_legend=_legend(row.waits for row in ROWS),
+        waits_legend=_legend(WAITS_LEGEND),
         errors=_errors(),
     )
 
 
 def _calls() -> str:
-    lines: dict[tuple[str, ...], list[str]] = {}
-    for row in ROWS:
-        cells = (*(_word(row.calls[call]) for call in CALLS), _error(row), _given_up(row))
-        lines.setdefault(cells, []).append(row.name)
+    rows = [row for row in ROWS if row.calls]
     head = ("what goes wrong", *CALLS, "error", "given up after")
-    return _table(head, [(", ".join(names), *cells) for cells, names in lines.items()])
+    return _grouped(head, {row.name: (*_cells(row.calls, CALLS), _error(row), _given_up(row)) for row in rows})
 
 
 def _waits() -> str:
-    several = [way for way in WAITS if way not in ONE]
-    lines: dict[tuple[str, ...], list[str]] = {}
-    for row in ROWS:
-        columns = [{row.waits[way].word for way in ways} for ways in (ONE, several)]
-        # Each way has a cell of its own; that those of a column agree is what the page says.
-        cells = tuple(_code(word) for (word,) in columns)
-        lines.setdefault(cells, []).append(row.name)
-    most = max(lines, key=lambda cells: len(lines[cells]))
-    lines[most] = ["everything else of the table above"]
     head = ("what goes wrong", "one batch", "several batches")
-    return _table(head, [(", ".join(names), *cells) for cells, names in lines.items()])
+    lines = {row.name: _cells(row.waits, FULL_WAITS) for row in ROWS}
+    usual = max(lines.values(), key=list(lines.values()).count)
+    lines = {name: cells for name, cells in lines.items() if cells != usual}
+    return _grouped(head, {**lines, "everything else": usual})
 
 
 def _errors() -> str:
     rows = []
     for kind, found in ERRORS.items():
-        advice = [found.says] if found.says else []
-        advice += dict.fromkeys(text for (other, _), text in OTHER_ADVICE.items() if other is kind)
-        says = " or ".join(f'"{text}"' for text in advice)
-        rows.append((f"`{kind.__name__}`", found.when, says, "yes" if found.retried else "no"))
-    return _table(("class", "raised for", "says", "Airflow's retries may help"), rows)
+        says = " or ".join(f'"{text}"' for text in (found.says, *found.also) if text)
+        rows.append((f"`{kind.__name__}`", found.when, says, "yes" if kind.retryable else "no"))
+    return _table(("class", "raised for", "says", "Airflow retries the task"), rows)
 
 
 def _ways() -> str:
-    one = _listed([WAITS[way] for way in ONE])
-    several = _listed([WAITS[way] for way in WAITS if way not in ONE])
-    return _wrapped(f"One batch: {one}. Several: {several}. Within a column all ways to wait do the same.")
+    one = _listed([text for way, text in WAITS.items() if not way.startswith("several")])
+    several = _listed([text for way, text in WAITS.items() if way.startswith("several")])
+    return _wrapped(f"One batch: {one}. Several: {several}. Within a column, all ways to wait do the same.")
 
 
-def _legend(rows: Iterable[Mapping[str, Term]]) -> str:
-    used = {term.word for terms in rows for term in terms.values()}
-    lines = [f"- *{word}*: {text.format(attempts=ATTEMPTS, looks=LOOKS)}" for word, text in LEGEND.items()]
-    return "\n".join(_wrapped(line, "  ") for word, line in zip(LEGEND, lines, strict=True) if word in used)
+def _legend(legend: Mapping[str, str]) -> str:
+    numbers = {
+        "attempts": ATTEMPTS,
+        "retrievals": RETRIEVALS,
+        "key_attempts": KEY_ATTEMPTS,
+        "working_key_attempts": WORKING_KEY_ATTEMPTS,
+        "wrong_address_polls": WRONG_ADDRESS_POLLS,
+    }
+    return "\n".join(_wrapped(f"- *{word}*: {text.format(**numbers)}", "  ") for word, text in legend.items())
 
 
 def _wrapped(text: str, indent: str = "") -> str:
     return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-def _word(term: Term) -> str:
-    return _code(term.word)
-
-
-def _code(word: str) -> str:
-    return f"*{word}*"
+def _cells(terms: Mapping[str, Term], columns: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"*{terms[column].word}*" if column in terms else "" for column in columns)
 
 
 def _error(row: Row) -> str:
-    others = [f"{call}: `{kind.__name__}`" for call, (kind, _) in row.errors.items()]
-    return ", ".join([f"`{row.error.__name__}`", *others])
+    """Return the classes of a row's errors; calls with another one than most are named."""
+    calls: dict[str, list[str]] = {}
+    for call in row.calls:
+        calls.setdefault(f"`{row.error_of(call).__name__}`", []).append(call)
+    return "; ".join(
+        kind if len(calls) == 1 or kind == f"`{row.error.__name__}`" else f"{', '.join(named)}: {kind}"
+        for kind, named in calls.items()
+    )
 
 
 def _given_up(row: Row) -> str:
-    if not any(term.seconds is None for term in row.calls.values()):
-        return ""
-    low, high = (f"{seconds + ATTEMPTS * row.each:.0f}" for seconds in row.seconds)
+    return _seconds(row.seconds) if any(term.seconds is None for term in row.calls.values()) else ""
+
+
+def _seconds(seconds: tuple[float, float]) -> str:
+    low, high = (f"{each:.0f}" for each in seconds)
     return f"{low} s" if low == high else f"{low} to {high} s"
 
 
-def _listed(items: Sequence[str]) -> str:
-    return f"{', '.join(items[:-1])} and {items[-1]}"
+def _listed(items: Sequence[str], last: str = "and") -> str:
+    return f"{', '.join(items[:-1])} {last} {items[-1]}"
+
+
+def _grouped(head: Sequence[str], lines: Mapping[str, tuple[str, ...]]) -> str:
+    """Return a table in which lines with the same cells share a row."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for name, cells in lines.items():
+        names.setdefault(cells, []).append(name)
+    return _table(head, [(", ".join(found), *cells) for cells, found in names.items()])
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""An API that one fault comes over: at which request it begins, when it is over, and what was asked meanwhile."""
+"""An API that the faults of one row strike: from which request on, until when, and what was asked meanwhile."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -15,66 +16,82 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_provider_batches.emulator import Emulator, Fault
+from airflow_provider_batches.emulator import Emulator
+from airflow_provider_batches.emulator import Fault as EmulatorFault
 from airflow_provider_batches.emulator.app import _route
 from tests.integration.reliability.clock import Clock
-from tests.integration.reliability.matrix import DATE_SECONDS, LASTING, ONCE, ROWS, Row
+from tests.integration.reliability.matrix import A_DATE, GONE, LASTING, ONCE, RETRY_AFTER, ROWS, Fault, Row, Term
 
 #: Seconds for which the default `timeout` lets a read hang, and for which these tests do.
 TIMEOUT, SHORT = 60.0, 0.05
 #: Seconds that a request takes on the test's clock.
 REQUEST = 0.01
+_EMPTY_PAGE = {"body": '{"data": [], "has_more": false, "first_id": null, "last_id": null}'}
 
 
-def experiments(kind: str, names: Iterable[str]) -> list[Any]:
-    """Return row, name and length of each: a fault that ends a call or a wait at once need not last for it.
+def experiments(kind: str, names: Iterable[str], rows: Iterable[Row] = ROWS, once: Iterable[Row] = ROWS) -> list[Any]:
+    """Return each row with a name and a length; what ends at once the same way is not tried with a lasting fault.
 
     :param kind: `calls` or `waits`.
     :param names: Which of them.
+    :param once: The rows whose faults also strike once if they can last.
     """
     return [
         pytest.param(row, name, length, id=f"{row.plain_name}-{name}-{length}")
-        for row in ROWS
+        for row in rows
         for name in names
-        for length in row.lasts
-        if not (length == LASTING and getattr(row, kind)[name].once == getattr(row, kind)[name].lasting)
+        if name in getattr(row, kind)
+        for length in _lengths(row, getattr(row, kind)[name], row in once)
     ]
 
 
+def _lengths(row: Row, term: Term, once: bool) -> list[str]:
+    if term.once == term.lasting:
+        return list(row.lasts[:1])
+    return [length for length in row.lasts if once or length != ONCE]
+
+
 class Stage:
-    """The API, in trouble from one request on.
+    """The API, struck by faults from one request on.
 
     :param row: What goes wrong.
     :param length: For how long: `once` is over after one request.
+    :param start: The number of the fault that comes first.
     """
 
     def __init__(
-        self, row: Row, length: str, clock: Clock, monkeypatch: pytest.MonkeyPatch, certificates: list[Path]
+        self, row: Row, length: str, clock: Clock, monkeypatch: pytest.MonkeyPatch, certificates: list[Path], start: int
     ) -> None:
         self.clock = clock
         self.requests: Counter[str] = Counter()
-        #: How many requests met the trouble.
-        self.struck = 0
+        #: The faults that requests have met.
+        self.met: list[Fault] = []
+        self.begun_at = 0.0
         self._held = socket.socket()
         self._endpoints: tuple[str, ...] = ()
         self._after = 0
         self._row, self._length = row, length
-        self._active = self._begun = False
+        first = start % len(row.faults)
+        self._before_api = row.faults[first].options is None
+        #: In the order in which they strike. What happens before the API does not change.
+        self._faults = row.faults[first : first + 1] if self._before_api else row.faults[first:] + row.faults[:first]
+        self._is_active = False
         self._monkeypatch = monkeypatch
-        tls = row.trouble == "TLS error"
+        name = self._faults[0].name
+        tls = name == "TLS error"
         self.api = Emulator(tls=_context(certificates[0]) if tls else None)
         self.api.start()
         self._other = Emulator(port=self.api.port, tls=_context(certificates[1]) if tls else None)
-        url = self.api.url.replace("127.0.0.1", "localhost") if row.trouble == "DNS failure" else self.api.url
+        url = self.api.url.replace("127.0.0.1", "localhost") if name == "DNS failure" else self.api.url
         extra = {"verify": str(certificates[0] / "cert.pem")} if tls else {}
         connection = {**json.loads(self.api.connection_json), "host": url, "extra": extra}
         monkeypatch.setenv("AIRFLOW_CONN_ANTHROPIC_DEFAULT", json.dumps(connection))
         self._watch()
 
     def strike(self, *endpoints: str, after: int = 0) -> None:
-        """Set what meets the trouble: requests for these endpoints, or all where the row says `everywhere`.
+        """Set what meets the faults: requests for these endpoints, or all requests if the row says `everywhere`.
 
-        :param after: How many of them are answered before it begins.
+        :param after: How many of them are answered first.
         """
         self._endpoints, self._after = endpoints, after
 
@@ -88,17 +105,17 @@ class Stage:
         chunks = httpx.Response.aiter_raw
 
         def watched(client: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
-            before = self._before(request)
+            struck = self._before(request)
             try:
                 return send(client, request, **options)
             except httpx.ReadTimeout:
                 self.clock.sleep(TIMEOUT)
                 raise
             finally:
-                self._done(before)
+                self._after_request(struck)
 
         async def awatched(client: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
-            before = self._before(request)
+            struck = self._before(request)
             try:
                 with self.clock.awaiting():
                     return await asend(client, request, **options)
@@ -106,7 +123,7 @@ class Stage:
                 self.clock.sleep(TIMEOUT)
                 raise
             finally:
-                self._done(before)
+                self._after_request(struck)
 
         async def awaited(response: httpx.Response, *options: Any) -> AsyncIterator[bytes]:
             found = chunks(response, *options)
@@ -122,61 +139,64 @@ class Stage:
         self._monkeypatch.setattr(httpx.AsyncClient, "send", awatched)
 
     def _before(self, request: httpx.Request) -> bool:
-        """Take note of a request; return whether it meets the trouble."""
+        """Note a request, and let the next fault strike it; return whether one does."""
         self.clock.sleep(REQUEST)
         endpoint, _ = _route(request.method, request.url.path)
         own = endpoint in self._endpoints
-        if own and not self._begun and sum(self.requests[name] for name in self._endpoints) == self._after:
-            self._begin()
-        self.requests[endpoint] += 1
-        strikes = self._active and (self._row.everywhere or self._on_the_way or own)
-        hangs = strikes and not self._on_the_way and self._row.trouble.get("hang")  # type: ignore[union-attr]
-        request.extensions["timeout"]["read"] = SHORT if hangs else TIMEOUT
-        self.struck += strikes
-        return strikes
+        # Or the pauses of other threads would be over before the fault has begun.
+        with self.clock.stopped:
+            if own and not self.begun_at and sum(self.requests[name] for name in self._endpoints) == self._after:
+                self._begin()
+            self.requests[endpoint] += 1
+        struck = self._is_active and (self._row.everywhere or self._before_api or own)
+        struck = struck and not (self._length == ONCE and self.met)
+        request.extensions["timeout"]["read"] = TIMEOUT
+        if struck:
+            fault = self._faults[len(self.met) % len(self._faults)]
+            self.met.append(fault)
+            if fault.options is not None:
+                options = _EMPTY_PAGE if fault.name == GONE and endpoint == "list" else _dated(fault.options)
+                self.api.fault(EmulatorFault(endpoint, **options))
+                if "hang" in options:
+                    request.extensions["timeout"]["read"] = SHORT
+        return struck
 
-    def _done(self, struck: bool) -> None:
+    def _after_request(self, struck: bool) -> None:
         if struck and self._length == ONCE:
             self._end()
 
-    @property
-    def _on_the_way(self) -> bool:
-        return isinstance(self._row.trouble, str)
-
     def _begin(self) -> None:
-        self._begun = self._active = True
+        self._is_active, self.begun_at = True, self.clock.now
+        fault = self._faults[0]
+        if fault.name == "TLS error":
+            self.api.stop()
+            self._other.start()
+        elif fault.name == "DNS failure":
+            # A connection that is open needs no name.
+            self.api.stop()
+            self.api.start()
+            self._monkeypatch.setattr(socket, "getaddrinfo", _unknown_host)
+        elif self._before_api:
+            self.api.stop()
+            self._hold_port()
+        elif fault.is_foreign:
+            self.api.behavior = replace(self.api.behavior, request_id=False)
         if self._length not in (ONCE, LASTING):
             self.clock.at(self.clock.now + 600, self._end)
-        match self._row.trouble:
-            case "connection refused":
-                self.api.stop()
-                self._hold_port()
-            case "TLS error":
-                self.api.stop()
-                self._other.start()
-            case "DNS failure":
-                # What is connected needs no name.
-                self.api.stop()
-                self.api.start()
-                self._monkeypatch.setattr(socket, "getaddrinfo", _unknown_host)
-            case dict(fault):
-                for endpoint in ("any",) if self._row.everywhere else self._endpoints:
-                    self.api.fault(Fault(endpoint, times=None, **_dated(fault)))
-            case other:
-                raise ValueError(other)
 
     def _end(self) -> None:
-        self._active = False
+        self._is_active = False
         self.api.clear_faults()
-        match self._row.trouble:
-            case "connection refused":
-                self.api.start()
-                self._held.close()
-            case "TLS error":
-                self._other.stop()
-                self.api.start()
-            case "DNS failure":
-                self._monkeypatch.setattr(socket, "getaddrinfo", _getaddrinfo)
+        self.api.behavior = replace(self.api.behavior, request_id=True)
+        name = self._faults[0].name
+        if name == "TLS error":
+            self._other.stop()
+            self.api.start()
+        elif name == "DNS failure":
+            self._monkeypatch.setattr(socket, "getaddrinfo", _getaddrinfo)
+        elif self._before_api:
+            self.api.start()
+            self._held.close()
 
     def _hold_port(self) -> None:
         """Keep the port of a stopped API from others, without listening."""
@@ -191,11 +211,11 @@ def _unknown_host(*_: Any, **__: Any) -> Any:
     raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
-def _dated(fault: dict[str, Any]) -> dict[str, Any]:
-    if fault.get("headers") != {"retry-after": "a date"}:
-        return fault
-    date = datetime.now(timezone.utc) + timedelta(seconds=DATE_SECONDS)
-    return {**fault, "headers": {"retry-after": format_datetime(date, usegmt=True)}}
+def _dated(options: Any) -> dict[str, Any]:
+    if options.get("headers") != {"retry-after": A_DATE}:
+        return dict(options)
+    date = datetime.now(timezone.utc) + timedelta(seconds=RETRY_AFTER)
+    return {**options, "headers": {"retry-after": format_datetime(date, usegmt=True)}}
 
 
 def _context(folder: Path) -> ssl.SSLContext:

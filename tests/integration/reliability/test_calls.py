@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from airflow_provider_batches._base import airflow_errors
 from airflow_provider_batches._compat import AirflowException, AirflowFailException
-from airflow_provider_batches._task import airflow_errors
-from airflow_provider_batches.api import AsyncBatchesClient, NotFoundError
+from airflow_provider_batches.api import AsyncBatchesClient, BatchesError, ClientSettings
 from airflow_provider_batches.hooks.batches import BatchesHook
 from tests.integration.reliability.matrix import (
     AT_ONCE,
@@ -20,59 +21,90 @@ from tests.integration.reliability.matrix import (
     IN_DOUBT,
     ONCE,
     OTHER_ADVICE,
+    OUTAGE,
+    ROWS,
+    SMOKE,
     Row,
     Seen,
 )
 from tests.integration.reliability.stage import REQUEST, Stage, experiments
 
 PARAMS = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
+REQUESTS = [{"custom_id": f"r{number}", "params": PARAMS} for number in range(3)]
 #: Seconds by which sums of times this large may be wrong.
 TINY = 0.001
-REQUESTS = [{"custom_id": f"r{number}", "params": PARAMS} for number in range(3)]
+#: The calls whose steps differ most, and that the async client makes.
+ASYNC_CALLS = ("create", "delete", "results")
 
 
-def make(call: str, hook: BatchesHook, batch_id: str) -> Any:
+def make(call: str, hook: BatchesHook, batch_id: str, answered: int) -> Any:
+    if answered:
+        hook.get_conn().page()
     method = getattr(hook, CALLS[call])
     if call == "create":
         return method(REQUESTS)
     return list(method()) if call == "list" else list(method(batch_id)) if call == "results" else method(batch_id)
 
 
-def make_async(call: str, hook: BatchesHook, batch_id: str) -> Any:
+def make_async(call: str, hook: BatchesHook, batch_id: str, answered: int) -> Any:
     async def answer() -> Any:
         async with AsyncBatchesClient(hook.settings) as client:
+            if answered:
+                await client.page()
             match call:
                 case "create":
                     return await client.create(REQUESTS)
-                case "list":
-                    return [batch async for batch in client.list()]
                 case "results":
                     return [result async for result in client.results(batch_id)]
-                case "retrieve":
-                    return await client.find(batch_id)
                 case _:
                     return await getattr(client, call)(batch_id)
 
     return asyncio.run(answer())
 
 
-@pytest.mark.parametrize("made", [make, make_async], ids=["sync", "async"])
 @pytest.mark.parametrize(("row", "call", "length"), experiments("calls", CALLS))
 def test_a_call_does_about_a_fault_what_the_matrix_says(
-    row: Row, call: str, length: str, made: Callable[..., Any], stage: Callable[[Row, str], Stage]
+    row: Row, call: str, length: str, stage: Callable[..., Stage]
 ) -> None:
-    set_up = stage(row, length)
+    _hold_against_the_matrix(row, call, length, make, stage)
+
+
+@pytest.mark.parametrize(("row", "call", "length"), experiments("calls", ASYNC_CALLS, SMOKE, once=OUTAGE))
+def test_the_async_client_does_the_same(row: Row, call: str, length: str, stage: Callable[..., Stage]) -> None:
+    _hold_against_the_matrix(row, call, length, make_async, stage)
+
+
+@pytest.mark.parametrize("status", ["400", "401", "413", "429 without `retry-after`"])
+def test_a_create_that_a_gateway_refuses_is_in_doubt_and_not_retried(
+    status: str, stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ClientSettings, "is_direct", False)
+    set_up = stage(next(row for row in ROWS if row.faults[0].name == status), ONCE)
+    set_up.strike("create")
+    hook = BatchesHook()
+
+    with pytest.raises(BatchesError, match="look into the list of batches before you try again"):
+        hook.create_batch(REQUESTS)
+    hook.close()
+
+    assert set_up.requests["create"] == 1
+
+
+def _hold_against_the_matrix(row: Row, call: str, length: str, made: Any, stage: Callable[..., Stage]) -> None:
+    # A row with several faults has another one first in each column.
+    set_up = stage(row, length, list(CALLS).index(call))
     api, clock = set_up.api, set_up.clock
-    running = call in ("create", "cancel")
-    batch_id = "" if call == "create" else api.add_batch(3, status="in_progress" if running else "ended")
-    set_up.strike(call)
+    is_running = call in ("create", "cancel")
+    batch_id = "" if call == "create" else api.add_batch(3, status="in_progress" if is_running else "ended")
+    answered = int(row.answered or 0)
+    set_up.strike(call, after=answered if call == "list" else 0)
     begun, really = clock.now, time.monotonic()
     error: Exception | None = None
 
     hook = BatchesHook()
     try:
         with airflow_errors():
-            answer = made(call, hook, batch_id)
+            answer = made(call, hook, batch_id, answered)
     except AirflowException as raised:
         error = raised
     finally:
@@ -80,42 +112,46 @@ def test_a_call_does_about_a_fault_what_the_matrix_says(
 
     term = row.calls[call]
     seen = term.once if length == ONCE else term.lasting
-    passed = clock.now - begun - REQUEST * sum(set_up.requests.values()) - row.each * set_up.struck
+    passed = clock.now - begun - REQUEST * set_up.requests.total() - sum(fault.seconds for fault in set_up.met)
     assert ("error" if error else "success") == seen.ends, error
-    assert dict(set_up.requests) == _expected(call, seen)
+    assert set_up.requests == Counter({"list": answered}) + _requests(call, seen)
     if error:
         low, high = (term.seconds or row.seconds) if length != ONCE else AT_ONCE
-        # An event loop's clock moves on while it waits for an answer.
+        # An event loop's clock advances while it waits for an answer.
         really = time.monotonic() - really
         assert low - TINY - row.slack <= passed <= high + TINY + really
-        _check_error(error, row, call, batch_id, seen)
+        _check_error(error, row, call, batch_id, seen, set_up)
     else:
         _check_answer(answer, call, batch_id, set_up)
     if call == "create":
         assert len(api.ids()) <= 1
         if term is IN_DOUBT:
             assert "look into the list of batches before you try again" in str(error)
-            assert len(api.ids()) == row.applied
+            assert len(api.ids()) == row.is_applied
         elif error:
             assert ("list of batches" in str(error), api.ids()) == (False, [])
 
 
-def _expected(call: str, seen: Seen) -> dict[str, int]:
-    looks = seen.looks + (call == "results")
-    return {call: seen.requests or 0, **({"retrieve": looks} if looks else {})}
+def _requests(call: str, seen: Seen) -> Counter[str]:
+    return Counter({"retrieve": seen.retrievals + (call == "results")}) + Counter(
+        {"list": seen.lists, call: seen.requests or 0}
+    )
 
 
-def _check_error(error: Exception, row: Row, call: str, batch_id: str, seen: Seen) -> None:
-    kind, says = row.error_of(call)
-    text = str(error)
-    advice = OTHER_ADVICE.get((kind, call), ERRORS[kind].says)
+def _check_error(error: Exception, row: Row, call: str, batch_id: str, seen: Seen, set_up: Stage) -> None:
+    kind, text = row.error_of(call), str(error)
+    says = row.errors[call][1] if call in row.errors else set_up.met[-1].says
     named = "" if call == "list" else batch_id
+    retryable = kind.retryable if row.retryable is None else row.retryable
     assert type(error.__cause__) is kind
-    assert [part for part in (says, advice, named) if part not in text] == [], text
-    assert isinstance(error, AirflowFailException) is not ERRORS[kind].retried
-    repeated = seen.requests or 0
-    # What a 404 says is another text.
-    assert (f"Given up after {repeated} attempts." in text) == (repeated > 1 and kind is not NotFoundError), text
+    assert [
+        part for part in (says, ERRORS[kind].says, OTHER_ADVICE.get((kind, call), ""), named) if part not in text
+    ] == [], text
+    assert isinstance(error, AirflowFailException) is not retryable
+    if seen.requests == 1:
+        assert "Given up" not in text
+    else:
+        assert f"{seen.requests} attempts" in text
     assert ".." not in text
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tests.integration.reliability.matrix import LEGEND, ROWS
+from tests.integration.reliability.matrix import CALLS_LEGEND, ERRORS, OTHER_ADVICE, ROWS, WAITS_LEGEND
 from tests.integration.reliability.page import PAGE, render
 
 
@@ -9,4 +9,11 @@ def test_the_page_is_what_the_matrix_says() -> None:
 
 
 def test_every_word_of_the_matrix_is_explained() -> None:
-    assert {term.word for row in ROWS for terms in (row.calls, row.waits) for term in terms.values()} == set(LEGEND)
+    assert {term.word for row in ROWS for term in row.calls.values()} == set(CALLS_LEGEND)
+    assert {term.word for row in ROWS for term in row.waits.values()} == set(WAITS_LEGEND)
+
+
+def test_every_advice_of_the_page_is_in_an_error_of_the_matrix() -> None:
+    said = {text for row in ROWS for _, text in row.errors.values()} | set(OTHER_ADVICE.values())
+    said |= {fault.says for row in ROWS for fault in row.faults}
+    assert {text for kind in ERRORS.values() for text in kind.also} <= said

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_batches.emulator import Emulator
-from airflow_provider_batches.teardown.saving import Saver
+from airflow_provider_batches.results.saving import Saver
 from tests.integration.teardown.harness import Task, Watch
 
 PACKAGE = "airflow_provider_batches"
@@ -16,17 +16,18 @@ PACKAGE = "airflow_provider_batches"
 
 def make_brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the real pauses out."""
+    again = (0.001, 0.001, 0.001)
     for module, name, value in (
-        ("api.flows", "MISSING_PAUSES", (0.001, 0.001, 0.001)),
-        ("api.waiting", "MISSING_PAUSES", (0.001, 0.001, 0.001)),
-        ("api.retry", "pause", lambda *_: 0.0),
-        ("api.pacing", "pause", lambda *_: 0.01),
-        ("api.pacing", "FIRST_GAP", 0.001),
-        ("api.pacing", "LAST_GAP", 0.01),
-        ("api.pacing", "OUTAGE_PAUSE", 0.01),
-        ("teardown.job", "DOUBT", 0.01),
-        ("teardown.saving", "pause", lambda *_: 0.0),
-        ("triggers.batches", "FIRST_LOOK", 0.02),
+        ("api.flows", "NOT_FOUND_PAUSES", again),
+        ("api.flows", "KEY_PAUSES", again),
+        ("api.flows", "WORKING_KEY_PAUSES", again),
+        ("api.retry", "backoff", lambda *_: 0.0),
+        ("api.throttle", "backoff", lambda *_: 0.01),
+        ("api.throttle", "FIRST_GAP", 0.001),
+        ("api.throttle", "LAST_GAP", 0.01),
+        ("api.throttle", "OUTAGE_PAUSE", 0.01),
+        ("teardown.job", "LIST_LAG", 0.01),
+        ("triggers.batches", "FIRST_POLL", 0.02),
         ("operators.teardown", "WORKER_SECONDS", 0.0),
     ):
         monkeypatch.setattr(importlib.import_module(f"{PACKAGE}.{module}"), name, value)

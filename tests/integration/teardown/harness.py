@@ -19,7 +19,7 @@ import pytest
 from airflow_provider_batches.api.client import AsyncBatchesClient, BatchesClient
 from airflow_provider_batches.emulator import Emulator
 from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
-from airflow_provider_batches.teardown.storage import Folder
+from airflow_provider_batches.storage.folder import Folder
 
 try:  # 3.2+
     from airflow.sdk.exceptions import TaskDeferred
@@ -146,7 +146,7 @@ def assert_whole(folder: Path, batch_id: str) -> dict[str, Any]:
 
 
 class Watch:
-    """Sees each delete at the API, and fails the test where the batch's file was not whole by then.
+    """Sees each delete at the API, and fails the test if the batch's file was not whole by then.
 
     :param folder: Where results are saved.
     """
@@ -204,8 +204,8 @@ def kills(monkeypatch: pytest.MonkeyPatch, at: int | None) -> Iterator[list[str]
         patch.setattr(owner, name, apart)
 
     with monkeypatch.context() as patch:
-        wrap(AsyncBatchesClient, "_attempt")
-        wrap(BatchesClient, "_attempt")
+        wrap(AsyncBatchesClient, "_send")
+        wrap(BatchesClient, "_send")
         wrap(Folder, "_open")
         wrap(Folder, "_move")
         yield moments

@@ -1,4 +1,4 @@
-"""Row by row, the table of docs/teardown.md: whatever happens, and wherever, the next try finishes the job."""
+"""Row by row, the table of docs/teardown.md: whatever fails, at any moment, the next try finishes the job."""
 
 from __future__ import annotations
 
@@ -80,9 +80,7 @@ def test_a_worker_lost_at_any_moment(
     assert at > 20
 
 
-def test_a_worker_that_dies_without_a_word_in_the_middle_of_a_stream(
-    api: Emulator, task: MakeTask, folder: Path
-) -> None:
+def test_a_worker_killed_in_the_middle_of_a_stream(api: Emulator, task: MakeTask, folder: Path) -> None:
     batch_id = api.add_batch(3000, age_seconds=2 * HOUR, result_bytes=4_000_000)
     # What comes is half of the results, and then silence, in which the worker is killed.
     api.fault(Fault("results", cut_after=2_500_000, hang=True))
@@ -142,7 +140,7 @@ def test_a_triggerer_restarted_while_the_task_is_deferred(api: Emulator, task: M
 
 
 def test_two_workers_at_once(api: Emulator, task: MakeTask, folder: Path) -> None:
-    """A worker that Airflow has given up may go on beside the next try."""
+    """A worker that Airflow has given up may continue beside the next try."""
     from threading import Thread
 
     batch_ids = [api.add_batch(50, age_seconds=2 * HOUR) for _ in range(6)]

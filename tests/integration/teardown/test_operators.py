@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -16,9 +17,16 @@ from airflow_provider_batches.emulator import Emulator, Fault
 from airflow_provider_batches.operators.batches import ListBatchesOperator
 from airflow_provider_batches.operators.results import SaveBatchResultsOperator
 from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
-from airflow_provider_batches.teardown.saving import Saver
-from airflow_provider_batches.teardown.storage import Folder
-from tests.integration.teardown.harness import KilledError, Task, assert_whole, expected_results, kills
+from airflow_provider_batches.results.saving import Saver
+from airflow_provider_batches.storage.folder import Folder
+from tests.integration.teardown.harness import (
+    KilledError,
+    Task,
+    TaskDeferred,
+    assert_whole,
+    expected_results,
+    kills,
+)
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -129,15 +137,15 @@ class TestSaveBatchResults:
 
         assert not list(folder.glob("*.json*")) if folder.exists() else True
 
-    def test_an_unknown_batch_fails_for_good(self, api: Emulator, save: Callable[..., Any]) -> None:
+    def test_an_unknown_batch_fails_permanently(self, api: Emulator, save: Callable[..., Any]) -> None:
         with pytest.raises(AirflowFailException, match="does not know batch"):
             save("msgbatch_unknown")
 
-    def test_on_kill_leaves_nothing_half(self, api: Emulator, folder: Path) -> None:
+    def test_on_kill_leaves_no_partial_file(self, api: Emulator, folder: Path) -> None:
         task = SaveBatchResultsOperator(task_id="t", batch_id=api.add_batch(9, age_seconds=DAY), path=str(folder))
         task.on_kill()
 
-        with pytest.raises(AirflowException, match="told to stop"):
+        with pytest.raises(AirflowException, match="was stopped"):
             task.execute({"ti": None})  # type: ignore[typeddict-item]
 
         assert list(folder.iterdir()) == []
@@ -193,12 +201,12 @@ class TestOneFileForTwoBatches:
 
         assert save_one(two[0])["lines"] == 5
 
-    def test_a_fetch_that_fails_leaves_the_file_of_another_run_as_it_was(
+    def test_a_fetch_that_fails_leaves_the_file_of_another_run_unchanged(
         self, api: Emulator, two: list[str], save_one: Callable[..., Any], folder: Path
     ) -> None:
         save_one(two[0])
-        api.fault(Fault("results", status=403))
-        with pytest.raises(AirflowFailException, match="403"):
+        api.fault(Fault("results", status=402))
+        with pytest.raises(AirflowFailException, match="402"):
             save_one(two[1], run_id="next")
         api.clear_requests()
 
@@ -206,7 +214,7 @@ class TestOneFileForTwoBatches:
 
         assert api.count() == 0
 
-    def test_the_second_fails_for_good_and_fetches_nothing(
+    def test_the_second_fails_permanently_and_fetches_nothing(
         self, api: Emulator, two: list[str], save_one: Callable[..., Any], folder: Path
     ) -> None:
         data = expected_results(api, two[0])
@@ -271,7 +279,7 @@ class TestOneFileForTwoBatches:
 
         assert (folder / "all.jsonl").read_bytes() == expected_results(api, two[1])
 
-    def test_where_one_takes_the_name_from_another_the_other_replaces_nothing(
+    def test_if_one_takes_the_name_from_another_the_other_replaces_nothing(
         self,
         api: Emulator,
         two: list[str],
@@ -282,7 +290,7 @@ class TestOneFileForTwoBatches:
         fetch = Saver._fetch
 
         def after_another(saver: Saver, client: Any, batch: Any) -> Any:
-            # As where a store does not say that there is a file already.
+            # As in a store that does not report that a file exists already.
             (folder / "all.json").unlink()
             monkeypatch.setattr(Saver, "_fetch", fetch)
             save_one(two[1])
@@ -300,14 +308,14 @@ class TestOneFileForTwoBatches:
     def test_a_fetch_that_fails_gives_the_name_back(
         self, api: Emulator, two: list[str], save_one: Callable[..., Any], folder: Path
     ) -> None:
-        api.fault(Fault("results", status=403))
-        with pytest.raises(AirflowFailException, match="403"):
+        api.fault(Fault("results", status=402))
+        with pytest.raises(AirflowFailException, match="402"):
             save_one(two[0])
         assert list(folder.iterdir()) == []
 
         assert save_one(two[1])["lines"] == 3
 
-    def test_after_a_kill_at_any_moment_the_same_batch_goes_on_and_another_gets_no_half_of_it(
+    def test_after_a_kill_at_any_moment_the_same_batch_continues_and_another_gets_no_part_of_it(
         self,
         api: Emulator,
         two: list[str],
@@ -334,7 +342,7 @@ class TestOneFileForTwoBatches:
         assert 10 < at < 99
 
     @pytest.mark.parametrize("record", [None, "", "{", "null", "[1]", "{}", '{"batch": 1}'])
-    def test_results_whose_record_cannot_be_read_are_nobodys(
+    def test_results_whose_record_cannot_be_read_belong_to_no_batch(
         self, two: list[str], save_one: Callable[..., Any], folder: Path, record: str | None
     ) -> None:
         folder.mkdir()
@@ -377,14 +385,14 @@ class TestListBatches:
 
         assert Task(ListBatchesOperator, created_before=now, statuses=["in_progress"]).run() == [running]
 
-    def test_a_page_that_cannot_be_gone_on_from_is_read_again(self, api: Emulator) -> None:
+    def test_a_page_whose_cursor_is_refused_is_read_again(self, api: Emulator) -> None:
         ids = {api.add_batch(1, age_seconds=2 * HOUR) for _ in range(1100)}
         api.fault(Fault("list", status=404, after=1))
 
         assert set(Task(ListBatchesOperator, older_than="PT1H").run()) == ids
 
     def test_everything_by_omission_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="would choose every batch"):
+        with pytest.raises(ValueError, match="would select every batch"):
             ListBatchesOperator(task_id="t", limit=5)
 
 
@@ -393,13 +401,13 @@ class TestAnArgumentThatBecomesNone:
 
     @pytest.mark.parametrize("operator", [TeardownBatchesOperator, ListBatchesOperator])
     @pytest.mark.parametrize("name", ["older_than", "created_before", "statuses", "limit"])
-    def test_does_not_widen_the_choice(self, api: Emulator, operator: Any, name: str) -> None:
+    def test_does_not_widen_the_selection(self, api: Emulator, operator: Any, name: str) -> None:
         batch_id = api.add_batch(age_seconds=2 * HOUR)
         others = {} if name in ("older_than", "created_before") else {"older_than": "PT1H"}
         task = operator(task_id="t", **others, **{name: "{{ x }}"})
         setattr(task, name, None)
 
-        with pytest.raises(AirflowFailException, match=f"{name}: got None from its template"):
+        with pytest.raises(AirflowFailException, match=f"{name}: its template or upstream task gave None"):
             task.execute({"ti": None})
 
         assert api.ids() == [batch_id]
@@ -412,7 +420,7 @@ class TestAnArgumentThatBecomesNone:
         left = {"event": {"message": ""}, "left": [{"batch_id": batch_id}], "tally": {"selected": 1}}
         work: Any = partial(task.execute_complete, **left) if resumed else task.execute
 
-        with pytest.raises(AirflowFailException, match="save_results_to: got None from its template"):
+        with pytest.raises(AirflowFailException, match="save_results_to: its template or upstream task gave None"):
             work({"ti": None})
 
         assert api.ids() == [batch_id]
@@ -425,8 +433,8 @@ class TestTeardownArguments:
     @pytest.mark.parametrize(
         ("fields", "says"),
         [
-            ({}, "would choose every batch"),
-            ({"limit": 5}, "would choose every batch"),
+            ({}, "would select every batch"),
+            ({"limit": 5}, "would select every batch"),
             ({"batch_ids": ["a"], "save_results_to": "results"}, "save_results_to: got 'results'"),
             ({"batch_ids": ["a"], "save_results_to": ""}, "save_results_to: got ''"),
             (
@@ -470,7 +478,7 @@ class TestTeardownArguments:
 
         assert task(batch_ids=[batch_id], save_results_to=str(folder)).run()["deleted"] == 1
 
-    def test_a_file_of_an_odd_kind_is_removed_where_the_folder_is_new(self, api: Emulator, folder: Path) -> None:
+    def test_a_folder_that_does_not_exist_is_created(self, api: Emulator, folder: Path) -> None:
         batch_id = api.add_batch(2, age_seconds=2 * HOUR)
 
         Task(batch_ids=[batch_id], save_results_to=f"{folder}/a/b/c").run()
@@ -478,7 +486,21 @@ class TestTeardownArguments:
         assert_whole(folder / "a/b/c", batch_id)
 
 
-def test_before_airflow_3_3_the_choice_is_kept_in_a_variable(
+def test_a_task_that_resumes_without_what_it_has_stored_finishes(api: Emulator, task: Callable[..., Task]) -> None:
+    """As in `dag.test`, which drops it."""
+    batch_ids = [api.add_batch(2, status="in_progress", cancel_seconds=0.5) for _ in range(3)]
+    made = task(batch_ids=batch_ids)
+    with pytest.raises(TaskDeferred):
+        made._process().execute(made._context())
+    sleep(0.6)
+
+    summary = made._process().execute_complete(made._context(), {"message": "3 of 3 batches have ended."})
+
+    assert (summary["selected"], summary["deleted"]) == (3, 3)
+    assert api.count("cancel") == 3
+
+
+def test_before_airflow_3_3_the_selection_is_stored_in_a_variable(
     api: Emulator, monkeypatch: pytest.MonkeyPatch, task: Callable[..., Task]
 ) -> None:
     from airflow_provider_batches import _compat

@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_batches._compat import AirflowException, AirflowFailException
 from airflow_provider_batches.emulator import Emulator, Fault
 from airflow_provider_batches.operators.results import SaveBatchResultsOperator
-from airflow_provider_batches.teardown.saving import Saver
+from airflow_provider_batches.results.saving import Saver
 from tests.integration.teardown.harness import Task, expected_results
 
 moto_server = pytest.importorskip("moto.server")

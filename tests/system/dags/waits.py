@@ -48,3 +48,11 @@ with DAG("waits_killed", schedule=None):
         cancel_on_kill=True,
         poke_interval=2,
     )
+
+with DAG("waits_killed_on_worker", schedule=None):
+    BatchEndedSensor(
+        task_id="owner",
+        batch_id="{{ dag_run.conf['batch_id'] }}",
+        cancel_on_kill=True,
+        poke_interval=2,
+    )

@@ -1,111 +1,46 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 import inspect
-import ssl
-from itertools import pairwise
 
 import httpx
 import pytest
 
-from airflow_provider_batches.api import client as client_module
-from airflow_provider_batches.api import endpoints
-from airflow_provider_batches.api.client import AsyncBatchesClient, BatchesClient, tls_context
-from airflow_provider_batches.api.errors import (
-    APIConnectionError,
-    InvalidArgumentError,
-    InvalidResponseError,
-)
-from airflow_provider_batches.api.models import BatchPage
+from airflow_provider_batches.api import flows
+from airflow_provider_batches.api.client import AsyncBatchesClient, BatchesClient
+from airflow_provider_batches.api.errors import AccessDeniedError, APIConnectionError, InvalidArgumentError
 from airflow_provider_batches.api.settings import ClientSettings
-
-KEY = "sk-ant-canary"
-CLIENTS = pytest.mark.parametrize("kind", [BatchesClient, AsyncBatchesClient])
 
 
 def settings(**values):
-    return ClientSettings.parse(**{"api_key": KEY, **values})
+    return ClientSettings.parse(**{"api_key": "sk-ant-canary", **values})
 
 
 def public(kind):
     return {name: value for name, value in vars(kind).items() if not name.startswith("_")}
 
 
-# Closing has another name in each; a stream of bytes is read in threads, where it costs a third of the CPU.
+# Closing has another name in each; a stream of bytes is read in threads, where it costs a third of the CPU; batches
+# are looked for in the list by the poller.
 ONLY_BLOCKING = {"close", "open_results"}
-
-
-@pytest.mark.parametrize(
-    ("causes", "says"),
-    [
-        ([httpx.ReadTimeout("")], "timed out"),
-        ([httpx.ReadError("broken")], "broken"),
-        ([httpx.ReadError(""), IndexError("pop from an empty deque")], "no details"),
-        ([httpx.ReadError(""), RuntimeError("internal"), OSError(104, "reset by peer")], "[Errno 104] reset by peer"),
-    ],
-)
-def test_an_error_without_a_text_says_what_the_network_said(causes, says):
-    for error, cause in pairwise(causes):
-        error.__cause__ = cause
-    assert client_module._details(causes[0]) == says
+ONLY_ASYNC = {"aclose", "listed"}
+SHARED = sorted(set(public(BatchesClient)) - ONLY_BLOCKING)
 
 
 class TestBothClients:
-    def test_have_the_same_methods_but_for_closing_and_raw_streams(self):
-        assert set(public(BatchesClient)) - ONLY_BLOCKING == set(public(AsyncBatchesClient)) - {"aclose"}
+    def test_have_the_same_methods_but_for_closing_raw_streams_and_the_poller(self):
+        assert set(SHARED) == set(public(AsyncBatchesClient)) - ONLY_ASYNC
 
-    @pytest.mark.parametrize("name", sorted(set(public(BatchesClient)) - ONLY_BLOCKING))
+    @pytest.mark.parametrize("name", SHARED)
     def test_have_the_same_parameters(self, name):
         parameters = [inspect.signature(public(kind)[name]).parameters for kind in (BatchesClient, AsyncBatchesClient)]
         assert parameters[0] == parameters[1]
 
-    @pytest.mark.parametrize("name", sorted(set(public(AsyncBatchesClient))))
+    @pytest.mark.parametrize("name", sorted(public(AsyncBatchesClient)))
     def test_differ_in_that_one_is_async(self, name):
         method = public(AsyncBatchesClient)[name]
         assert inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
-
-    @CLIENTS
-    def test_do_not_show_the_key(self, kind):
-        made = kind(settings())
-        assert KEY not in f"{made!r} {made.settings!r}"
-
-    @CLIENTS
-    @pytest.mark.parametrize(
-        "values", [{"verify": __file__}, {"proxy": "socks5h://proxy:1"}], ids=["no certificate", "no SOCKS"]
-    )
-    def test_that_cannot_be_made_say_which_settings_to_check(self, kind, values, monkeypatch):
-        monkeypatch.setitem(__import__("sys").modules, "socksio", None)
-        with pytest.raises(InvalidArgumentError, match="verify, proxy: these settings"):
-            kind(settings(**values))
-
-    @CLIENTS
-    def test_that_cannot_be_made_with_the_environments_proxy_say_so(self, kind, monkeypatch):
-        monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy")
-        with pytest.raises(InvalidArgumentError, match="or the environment's proxy"):
-            kind(settings())
-
-    @CLIENTS
-    @pytest.mark.parametrize("proxy", ["http://user:hunter2/secret@host", "http://user:hunter2@ho\nst"])
-    def test_that_cannot_be_made_do_not_show_the_environments_proxy(self, kind, proxy, monkeypatch):
-        monkeypatch.setenv("HTTPS_PROXY", proxy)
-        with pytest.raises(InvalidArgumentError, match="the environment's proxy") as caught:
-            kind(settings())
-        assert "hunter2" not in str(caught.value)
-
-    def test_that_cannot_look_the_environments_proxy_up_have_sent_nothing(self, monkeypatch):
-        monkeypatch.setenv("HTTPS_PROXY", "http://a..b:1")
-        with pytest.raises(APIConnectionError, match="connection's host, port and proxy") as caught:
-            BatchesClient(settings(max_retries=0)).page()
-        assert not caught.value.sent
-
-    @CLIENTS
-    def test_follow_no_redirects(self, kind):
-        assert kind(settings())._http.follow_redirects is False
-
-    @CLIENTS
-    @pytest.mark.parametrize(("timeout", "connect"), [(60, 10), (3, 3)])
-    def test_connect_within_ten_seconds(self, kind, timeout, connect):
-        assert kind(settings(timeout=timeout))._http.timeout == httpx.Timeout(timeout, connect=connect)
 
 
 class Garbled(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -133,69 +68,44 @@ class TestARefusedStream:
         return Garbled()
 
     @pytest.fixture
-    def transport(self, body):
-        return httpx.MockTransport(lambda _: httpx.Response(500, headers={"content-encoding": "gzip"}, stream=body))
+    def transport(self, body, batch):
+        def handle(request):
+            if request.url.path.endswith("/results"):
+                return httpx.Response(500, headers={"content-encoding": "gzip"}, stream=body)
+            return httpx.Response(200, json=batch(id="b", ended=True).snapshot())
+
+        return httpx.MockTransport(handle)
 
     def test_that_cannot_be_read_is_closed(self, body, transport):
         client = BatchesClient(settings(max_retries=0))
-        client._http = httpx.Client(base_url=settings().base_url, transport=transport)
+        client._http._transport = transport
         with pytest.raises(APIConnectionError, match="DecodingError"):
-            client._call(endpoints.results("b"))
+            next(client.results("b"))
         assert body.closed
 
     async def test_that_cannot_be_read_is_closed_by_the_async_client_too(self, body, transport):
         client = AsyncBatchesClient(settings(max_retries=0))
-        client._http = httpx.AsyncClient(base_url=settings().base_url, transport=transport)
+        client._http._transport = transport
         with pytest.raises(APIConnectionError, match="DecodingError"):
-            await client._call(endpoints.results("b"))
+            await client.results("b").__anext__()
         assert body.closed
 
 
-class TestTheTLSContext:
-    def test_is_shared_by_all_clients_of_a_process(self):
-        assert tls_context(True) is tls_context(True)
-
-    def test_checks_certificates_and_host_names(self):
-        context = tls_context(True)
-        assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
-
-    def test_checks_nothing_where_that_is_wished(self):
-        assert tls_context(False).verify_mode is ssl.CERT_NONE
-
-    def test_of_a_folder_checks_too(self, tmp_path):
-        assert tls_context(str(tmp_path)).verify_mode is ssl.CERT_REQUIRED
-
-    @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https://127.0.0.1:1"])
-    def test_is_not_made_where_none_is_needed(self, url, monkeypatch):
-        made = []
-        monkeypatch.setattr(client_module, "tls_context", lambda verify: made.append(verify) or tls_context(verify))
-        BatchesClient(settings(base_url=url))
-        assert made == [url.startswith("https")]
+class TestRenewal:
+    @pytest.mark.parametrize("kind", [BatchesClient, AsyncBatchesClient])
+    def test_is_not_asked_of_who_cannot_renew(self, kind, monkeypatch):
+        monkeypatch.setattr(flows, "KEY_PAUSES", (0.0,))
+        envelope = {"type": "error", "error": {"type": "authentication_error", "message": "No."}, "request_id": "r"}
+        client = kind(settings())
+        client._http._transport = httpx.MockTransport(lambda _: httpx.Response(401, json=envelope))
+        with pytest.raises(AccessDeniedError):
+            client.retrieve("b") if kind is BatchesClient else asyncio.run(client.retrieve("b"))
 
 
-class TestTheNextPage:
-    def page(self, batch, **fields):
-        return BatchPage(**{"data": [batch()], "has_more": True, "first_id": "f", "last_id": "l", **fields})
-
-    @pytest.mark.parametrize(
-        ("cursor", "expected"),
-        [
-            ({}, {"after_id": "l", "limit": "5"}),
-            ({"after_id": "a"}, {"after_id": "l", "limit": "5"}),
-            ({"before_id": "b"}, {"before_id": "f", "limit": "5"}),
-        ],
-    )
-    def test_goes_on_in_the_same_direction_with_the_same_limit(self, cursor, expected, batch):
-        assert client_module._next_page(endpoints.page(5, **cursor), self.page(batch)).params == expected
-
-    @pytest.mark.parametrize("fields", [{"has_more": False}, {"data": []}])
-    def test_is_none_where_there_is_nothing_more(self, fields, batch):
-        assert client_module._next_page(endpoints.page(), self.page(batch, **fields)) is None
-
-    @pytest.mark.parametrize("last_id", [None, "a"])
-    def test_that_would_be_the_same_one_again_is_an_error_and_no_endless_loop(self, last_id, batch):
-        with pytest.raises(InvalidResponseError, match="not behind which"):
-            client_module._next_page(endpoints.page(after_id="a"), self.page(batch, last_id=last_id))
+@pytest.mark.parametrize("limit", [0, -1, True, "5"])
+def test_a_list_checks_its_arguments_before_anything_is_sent(limit):
+    with pytest.raises(InvalidArgumentError, match="limit: got"):
+        next(BatchesClient(settings()).list(limit))
 
 
 def test_a_client_that_nobody_closes_closes_itself():

@@ -22,6 +22,7 @@ from airflow_provider_batches.api.errors import (
     ServerError,
     SpendLimitError,
 )
+from airflow_provider_batches.api.evidence import Evidence, Proof
 
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__]
 
@@ -46,6 +47,7 @@ def test_every_refusal_can_be_caught_as_a_refusal(kind):
 @pytest.mark.parametrize(
     "kind",
     [
+        AccessDeniedError,
         APIConnectionError,
         InvalidResponseError,
         RateLimitError,
@@ -55,8 +57,8 @@ def test_every_refusal_can_be_caught_as_a_refusal(kind):
         BatchTimeoutError,
     ],
 )
-def test_what_may_pass_by_itself_is_transient(kind):
-    assert kind.transient
+def test_what_may_pass_by_itself_is_retryable(kind):
+    assert kind.retryable
 
 
 @pytest.mark.parametrize(
@@ -65,15 +67,14 @@ def test_what_may_pass_by_itself_is_transient(kind):
         BatchesError,
         InvalidArgumentError,
         APIStatusError,
-        AccessDeniedError,
         SpendLimitError,
         NotFoundError,
         RequestTooLargeError,
         ResultsUnavailableError,
     ],
 )
-def test_what_somebody_has_to_change_is_not_transient(kind):
-    assert not kind.transient
+def test_what_somebody_has_to_change_is_not_retryable(kind):
+    assert not kind.retryable
 
 
 def test_a_refusal_holds_what_the_api_said():
@@ -84,7 +85,7 @@ def test_a_refusal_holds_what_the_api_said():
     assert (*found, error.retry_after, error.should_retry) == ("all of it", 418, "t", "m", "req_1", 1.5, True)
 
 
-def test_a_refusal_of_which_nothing_else_is_known_holds_none():
+def test_a_refusal_of_which_nothing_else_is_known_has_none():
     error = APIStatusError("s", status=500)
     found = (error.error_type, error.message, error.request_id, error.retry_after, error.should_retry)
     assert found == (None, "", None, None, None)
@@ -94,15 +95,43 @@ def test_no_answer_was_lost_unless_somebody_says_so():
     assert not APIStatusError("s", status=404).answer_was_lost
 
 
-def test_a_lost_connection_may_have_sent_the_request_unless_somebody_says_otherwise():
-    assert APIConnectionError("s").sent
+@pytest.mark.parametrize("kind", [APIConnectionError, InvalidResponseError])
+def test_a_call_without_a_right_answer_may_have_worked_unless_somebody_says_otherwise(kind):
+    assert kind("s").evidence == Evidence(Proof.NOTHING, outage=True, in_doubt=True)
+
+
+@pytest.mark.parametrize("word", [True, False])
+def test_the_apis_own_word_decides_whether_a_refusal_is_retryable(word):
+    assert ServerError("s", status=503, should_retry=word).retryable is word
+
+
+def test_a_wrong_argument_names_the_field_and_the_problem():
+    error = InvalidArgumentError("limit", "got 0; it must be above 0.")
+    assert (str(error), error.field, error.problem) == (
+        "limit: got 0; it must be above 0.",
+        "limit",
+        "got 0; it must be above 0.",
+    )
+
+
+def test_a_sentence_can_be_added():
+    error = BatchesError("It failed.")
+    error.add("Given up.")
+    assert str(error) == "It failed. Given up."
+
+
+def test_a_refusal_can_be_reworded_as_another_one():
+    refusal = NotFoundError("404", status=404, error_type="t", message="m", request_id="r", should_retry=True)
+    made = refusal.reworded(APIStatusError, "Not served.")
+    assert (type(made), str(made), made.status, made.error_type) == (APIStatusError, "Not served.", 404, "t")
+    assert (made.message, made.request_id, made.should_retry, made.retryable) == ("m", "r", None, False)
 
 
 def test_an_unreadable_answer_holds_its_request_id():
     assert InvalidResponseError("s", request_id="req_1").request_id == "req_1"
 
 
-@pytest.mark.parametrize("part", ["msgbatch_1", "in_progress", "can be deleted", "cancel it", "BatchEndedSensor"])
+@pytest.mark.parametrize("part", ["msgbatch_1", "in_progress", "can be deleted", "cancel it", "try again"])
 def test_a_batch_that_has_not_ended_is_an_error_that_says_what_to_do(part, batch):
     assert part in str(BatchNotEndedError(batch(), "can be deleted"))
 

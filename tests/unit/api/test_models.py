@@ -12,15 +12,12 @@ from airflow_provider_batches.api import (
     BatchPage,
     BatchRequest,
     BatchResult,
-    CanceledResult,
     DeletedBatch,
-    ErroredResult,
     ErrorEnvelope,
-    ExpiredResult,
+    InvalidResponseError,
     MessageBatch,
     RequestCounts,
-    SucceededResult,
-    UnknownResult,
+    Result,
 )
 
 CANARY = "sk-ant-canary"
@@ -58,7 +55,7 @@ class TestMessageBatch:
         assert getattr(MessageBatch.model_validate_json(json.dumps(batch_json(**{field: None}))), field) is None
 
     @pytest.mark.parametrize("field", ["id", "processing_status", "request_counts", "created_at", "expires_at"])
-    def test_a_batch_without_a_field_that_every_batch_has_is_none(self, field, batch_json):
+    def test_a_batch_without_a_field_that_every_batch_has_is_a_validation_error(self, field, batch_json):
         body = batch_json()
         del body[field]
         with pytest.raises(ValidationError, match=field):
@@ -126,9 +123,32 @@ def test_an_unknown_count_is_kept_and_not_part_of_the_total():
     assert (counts.total, counts.model_dump()["paused"]) == (1, 5)
 
 
-def test_a_page_may_lack_all_but_its_data():
-    page = BatchPage.model_validate_json('{"data": []}')
-    assert (page.has_more, page.first_id, page.last_id) == (False, None, None)
+class TestAPage:
+    def test_may_lack_its_cursors(self):
+        page = BatchPage.model_validate_json('{"data": [], "has_more": false}')
+        assert (page.first_id, page.last_id) == (None, None)
+
+    @pytest.mark.parametrize("body", ['{"data": []}', '{"has_more": false}', '{"data": [5], "has_more": false}', "[]"])
+    def test_says_what_it_has_and_whether_there_is_more(self, body):
+        """Or another server's list would prove that a batch is gone."""
+        with pytest.raises(ValidationError):
+            BatchPage.model_validate_json(body)
+
+    def test_holds_batches_as_they_came_until_they_are_read(self, batch_json, batch):
+        page = BatchPage(data=[batch_json(), batch_json(id="b", future=1)], has_more=False)
+        assert page.data[1]["future"] == 1
+        assert page.batches() == [batch(), batch(id="b", future=1)]
+
+    def test_with_a_batch_that_cannot_be_read_says_so(self, batch_json):
+        page = BatchPage(data=[batch_json(), {"id": "b"}], has_more=False)
+        with pytest.raises(InvalidResponseError, match=r"a batch cannot be read \(4 problems\)"):
+            page.batches()
+
+
+@pytest.mark.parametrize("type_", ["message_batch", "error", None])
+def test_another_object_is_no_proof_that_a_batch_was_deleted(type_):
+    with pytest.raises(ValidationError):
+        DeletedBatch.model_validate({"id": "b", "type": type_})
 
 
 @pytest.mark.parametrize("custom_id", ["a", "A-Z_09", "x" * 64])
@@ -144,41 +164,48 @@ def test_a_custom_id_of_another_form_is_refused(custom_id):
 
 class TestBatchResult:
     @pytest.mark.parametrize(
-        ("result", "kind"),
+        "result",
         [
-            ({"type": "succeeded", "message": {"id": "msg_1"}}, SucceededResult),
-            ({"type": "errored", "error": {"type": "error", "error": {"type": "x", "message": "m"}}}, ErroredResult),
-            ({"type": "canceled"}, CanceledResult),
-            ({"type": "expired"}, ExpiredResult),
-            ({"type": "postponed", "until": 5}, UnknownResult),
+            {"type": "succeeded", "message": {"id": "msg_1"}},
+            {"type": "errored", "error": {"type": "error", "error": {"type": "x", "message": "m"}}},
+            {"type": "canceled"},
+            {"type": "expired"},
+            {"type": "postponed", "until": 5},
         ],
-        ids=lambda value: value.get("type") if isinstance(value, dict) else "",
+        ids=lambda result: result["type"],
     )
-    def test_each_type_has_its_class_and_nothing_is_lost(self, result, kind):
+    def test_loses_nothing(self, result):
         read = BatchResult.model_validate_json(json.dumps({"custom_id": "a", "result": result}))
-        assert (type(read.result), read.model_dump(exclude_unset=True)["result"]) == (kind, result)
+        assert (read.result.type, read.model_dump(exclude_unset=True)["result"]) == (result["type"], result)
+
+    @pytest.mark.parametrize(
+        "result", [{"type": "succeeded"}, {"type": "errored"}, {"type": "succeeded", "message": None}]
+    )
+    def test_without_what_belongs_to_its_type_is_a_validation_error(self, result):
+        with pytest.raises(ValidationError, match="without what belongs to it"):
+            Result.model_validate(result)
 
     @given(type_=st.text(), extra=json_values())
     def test_an_unknown_type_is_passed_on(self, type_, extra):
         if type_ in ("succeeded", "errored", "canceled", "expired"):
             return
         line = {"custom_id": "a", "result": {"type": type_, "extra": extra}}
-        assert BatchResult.model_validate_json(json.dumps(line)).model_dump() == line
+        assert BatchResult.model_validate_json(json.dumps(line)).model_dump(exclude_unset=True) == line
 
     @given(result=json_values())
-    def test_a_result_that_is_none_is_a_validation_error(self, result):
+    def test_a_result_that_is_not_one_is_a_validation_error(self, result):
         if isinstance(result, dict) and isinstance(result.get("type"), str):
             return
         with pytest.raises(ValidationError):
             BatchResult.model_validate_json(json.dumps({"custom_id": "a", "result": result}))
 
     @pytest.mark.parametrize("type_", [["succeeded"], {"succeeded": 1}, 5, None])
-    def test_a_type_that_is_no_text_is_a_validation_error(self, type_):
+    def test_a_type_that_is_not_a_string_is_a_validation_error(self, type_):
         with pytest.raises(ValidationError):
             BatchResult.model_validate_json(json.dumps({"custom_id": "a", "result": {"type": type_}}))
 
     def test_it_can_be_made_from_objects_too(self):
-        assert BatchResult(custom_id="a", result=CanceledResult(type="canceled")).result.type == "canceled"
+        assert BatchResult(custom_id="a", result=Result(type="canceled")).result.type == "canceled"
 
     @given(details=json_values())
     def test_details_of_an_error_may_have_any_shape(self, details):

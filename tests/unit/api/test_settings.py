@@ -46,7 +46,7 @@ class TestTheKey:
         noise=st.text(),
         wrap=st.sampled_from([str, lambda text: {"x-secret": text}, lambda text: [text]]),
     )
-    def test_is_not_shown_where_a_secret_field_is_wrong(self, field, noise, wrap):
+    def test_is_not_shown_if_a_secret_field_is_wrong(self, field, noise, wrap):
         text = ""
         try:
             settings(**{"api_key": "k", field: wrap(f"http://user:{KEY}@proxy{noise}")})
@@ -75,6 +75,10 @@ class TestTheKey:
     @pytest.mark.parametrize("text", ["p%40ss", "p@ss"])
     def test_is_taken_out_together_with_the_proxys_password_however_it_is_written(self, text):
         assert settings(proxy="http://user:p%40ss@proxy:1").redact(f"407 {text}") == "407 ***"
+
+    def test_is_taken_out_whole_if_another_secret_is_a_part_of_it(self):
+        values = {"secret_headers": {"x-gateway": f"{KEY}-and-more"}}
+        assert settings(**values).redact(f"{KEY}-and-more {KEY}") == "*** ***"
 
     def test_leaves_ordinary_headers_readable(self):
         assert settings(headers={"X-Team": "data"}).redact("the data") == "the data"
@@ -157,13 +161,13 @@ class TestTheBaseURL:
         with pytest.raises(InvalidArgumentError, match="would send the key unencrypted"):
             settings(base_url=url)
 
-    def test_may_be_plain_http_where_that_is_allowed(self):
+    def test_may_be_plain_http_if_that_is_allowed(self):
         assert settings(base_url="http://gateway.example", allow_http=True).base_url == "http://gateway.example"
 
     @pytest.mark.parametrize(
         ("url", "expected"), [("http://127.0.0.1:1", True), ("https://localhost", True), ("https://a.example", False)]
     )
-    def test_tells_whether_it_is_this_machine(self, url, expected):
+    def test_says_whether_it_is_this_machine(self, url, expected):
         assert settings(base_url=url).is_loopback is expected
 
     @given(
@@ -186,18 +190,44 @@ class TestTheBaseURL:
             settings(base_url=f"http://{address}")
 
 
+class TestWhetherTheBaseURLIsTheAPIsOwn:
+    @pytest.mark.parametrize(
+        ("url", "expected"),
+        [
+            ("https://api.anthropic.com", True),
+            ("https://API.anthropic.com:443/", True),
+            ("http://127.0.0.1:8182", True),
+            ("http://localhost", True),
+            ("https://gateway.example", False),
+            ("https://api.anthropic.com.evil.example", False),
+            ("https://gateway.example/api.anthropic.com", False),
+        ],
+    )
+    def test_depends_on_its_host(self, url, expected):
+        assert settings(base_url=url).is_direct is expected
+
+
+class TestLabels:
+    def test_name_a_setting_in_errors(self):
+        with pytest.raises(InvalidArgumentError, match=r"^extra\.timeout of connection 'x': got"):
+            settings(timeout=-1, labels={"timeout": "extra.timeout of connection 'x'"})
+
+    def test_are_the_names_of_the_settings_by_default(self):
+        made = settings(labels={"base_url": "the host"})
+        assert (made.label("base_url"), made.label("verify")) == ("the host", "verify")
+
+
 class TestHeaders:
     def test_are_those_of_the_reference(self):
         assert settings(user_agent="agent/1").request_headers() == {
             "accept": "application/json",
             "anthropic-version": "2023-06-01",
             "user-agent": "agent/1",
-            "x-api-key": KEY,
         }
 
-    def test_of_a_bearer_hold_no_x_api_key(self):
-        headers = settings(auth_scheme="bearer").request_headers()
-        assert (headers["authorization"], "x-api-key" in headers) == (f"Bearer {KEY}", False)
+    @pytest.mark.parametrize("scheme", ["x-api-key", "bearer"])
+    def test_do_not_have_the_key(self, scheme):
+        assert KEY not in str(settings(auth_scheme=scheme).request_headers())
 
     def test_name_the_workspace(self):
         assert settings(workspace_id="wrkspc_1").request_headers()["anthropic-workspace-id"] == "wrkspc_1"
@@ -207,7 +237,7 @@ class TestHeaders:
         assert settings(anthropic_beta=flags).request_headers()["anthropic-beta"] == "a,b"
 
     @pytest.mark.parametrize("flags", ["", " , ", [], None])
-    def test_name_no_beta_flags_where_there_are_none(self, flags):
+    def test_name_no_beta_flags_if_there_are_none(self, flags):
         given_flags = {} if flags is None else {"anthropic_beta": flags}
         assert "anthropic-beta" not in settings(**given_flags).request_headers()
 
@@ -229,12 +259,12 @@ class TestHeaders:
         "headers", [{"a b": "1"}, {"a\n": "1"}, {"": "1"}, {"a": "1\r\nx: 2"}, {"a": ""}, {"a": "ä"}, {"a": " 1"}]
     )
     def test_that_could_smuggle_others_are_refused(self, headers):
-        with pytest.raises(InvalidArgumentError, match="is no header"):
+        with pytest.raises(InvalidArgumentError, match="is not a header"):
             settings(headers=headers)
 
     def test_may_add_an_authorization_for_a_gateway(self):
         headers = settings(headers={"Authorization": "Basic x"}).request_headers()
-        assert (headers["authorization"], headers["x-api-key"]) == ("Basic x", KEY)
+        assert headers["authorization"] == "Basic x"
 
     def test_may_not_add_a_second_authorization(self):
         with pytest.raises(InvalidArgumentError, match="'Authorization' is set by the client"):
@@ -280,7 +310,7 @@ def test_all_wrong_values_are_named_at_once():
 
 
 def test_an_unknown_setting_is_refused_without_its_value():
-    with pytest.raises(InvalidArgumentError, match=r"^apikey: is no setting; there are api_key, .*user_agent$"):
+    with pytest.raises(InvalidArgumentError, match=r"^apikey: is not a setting. Supported: api_key, .*user_agent"):
         settings(apikey=KEY)
 
 
@@ -317,6 +347,6 @@ def test_a_proxy_is_a_url(proxy):
         "http://a..b",
     ],
 )
-def test_anything_else_is_no_proxy(proxy):
+def test_anything_else_is_not_a_proxy(proxy):
     with pytest.raises(InvalidArgumentError, match="proxy: must be a URL"):
         settings(proxy=proxy)

@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_batches.api.errors import ResultsTruncatedError
-from airflow_provider_batches.api.streams import ResultLines
+from airflow_provider_batches.api.streams import ResultBytes, ResultLines
 
 
 def lines(texts):
@@ -45,7 +46,7 @@ class TestResultLines:
         ),
         cuts=st.lists(st.integers(0)),
     )
-    def test_that_are_only_counted_are_as_many_whatever_is_between_them(self, blanks, cuts, batch):
+    def test_that_are_only_counted_are_as_many_regardless_of_what_is_between_them(self, blanks, cuts, batch):
         body = blanks[0] + b"".join(line + blank for line, blank in zip(lines("abc"), blanks[1:], strict=True))
         reader = ResultLines(batch(ended=True, request_counts={"succeeded": 3}))
         for chunk in cut_into_chunks(body, cuts):
@@ -88,3 +89,57 @@ class TestResultLines:
             for _ in reader.feed(body[start : start + 50]):
                 pass
         assert sum(map(len, reader._rest)) < 200
+
+
+def one(*lines):
+    return b"".join(line + b"\n" for line in lines)
+
+
+RESULT = b'{"custom_id":"a","result":{"type":"canceled"}}'
+
+
+class TestResultBytes:
+    def read(self, chunks, ended, total=2):
+        return b"".join(ResultBytes(ended(ended=True, request_counts={"succeeded": total}), None, chunks))
+
+    @given(cuts=st.lists(st.integers(0)), newline=st.booleans())
+    def test_are_what_came(self, cuts, newline, batch):
+        body = one(RESULT, b'{"result": {"type": "canceled"}, "custom_id": "b"}')
+        body = body if newline else body[:-1]
+        assert self.read(cut_into_chunks(body, cuts), batch) == body
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"<html>Please log in.</html>",
+            b"[]",
+            b'"custom_id"',
+            b'{"type": "error", "error": {"type": "overloaded_error", "message": "Later."}}',
+            b'{"text": "the \\"custom_id\\" of another"}',
+        ],
+        ids=["HTML", "list", "text", "error", "a text that names it"],
+    )
+    @given(cuts=st.lists(st.integers(0)))
+    def test_of_lines_that_are_no_results_are_refused(self, line, cuts, batch):
+        """Or a proxy's page with the right number of lines would be saved, and the batch deleted."""
+        with pytest.raises(ResultsTruncatedError, match=r"1 of 2 came \(result 2 is no whole result of the API\)"):
+            self.read(cut_into_chunks(one(RESULT, line), cuts), batch)
+
+    @pytest.mark.parametrize("body", [b"", RESULT, RESULT + b"\n", one(RESULT, RESULT, RESULT)])
+    def test_of_another_number_of_lines_are_refused(self, body, batch):
+        with pytest.raises(ResultsTruncatedError, match="of 2 came"):
+            self.read([body], batch)
+
+    def test_that_break_off_say_how_many_came_and_nothing_of_what_the_network_said(self, batch):
+        def chunks():
+            yield one(RESULT)
+            raise httpx.RemoteProtocolError("illegal chunk header: confidential")
+
+        with pytest.raises(ResultsTruncatedError, match=r"1 of 2 came \(RemoteProtocolError\)") as caught:
+            self.read(chunks(), batch)
+        assert "confidential" not in str(caught.value)
+
+    def test_are_counted_while_they_come(self, batch):
+        results = ResultBytes(batch(ended=True, request_counts={"succeeded": 2}), "req_1", [one(RESULT)] * 2)
+        counts = [results.lines for _ in results]
+        assert (counts, results.request_id) == ([1, 2], "req_1")

@@ -1,103 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 import logging
-from datetime import datetime, timezone
+import threading
+import time
 from typing import Any
 
 import pytest
 from airflow.sdk import Connection
 
-from airflow_provider_batches.api import (
-    AccessDeniedError,
-    BatchesError,
-    BatchTimeoutError,
-    MessageBatch,
-    NotFoundError,
-    Outcome,
-    ServerError,
-    Wait,
-)
-from airflow_provider_batches.hooks.batches import BatchesHook, look_until, raise_unless_ended
+from airflow_provider_batches.api import AccessDeniedError, BatchesError, BatchTimeoutError, NotFoundError
+from airflow_provider_batches.hooks.batches import BatchesHook, raise_unless_ended
+from airflow_provider_batches.waiting.outcome import Outcome
+from airflow_provider_batches.waiting.wait import Wait
 
 LOG = logging.getLogger(__name__)
-
-
-def _batch(status: str) -> MessageBatch:
-    now = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    return MessageBatch(id="msgbatch_1", processing_status=status, request_counts={}, created_at=now, expires_at=now)
-
-
-class Client:
-    """Gives one answer after the other."""
-
-    def __init__(self, *answers: MessageBatch | BatchesError) -> None:
-        self.answers = list(answers)
-
-    def retrieve(self, batch_id: str, *, retries: int) -> MessageBatch:
-        assert (batch_id, retries) == ("msgbatch_1", 0)
-        answer = self.answers.pop(0)
-        if isinstance(answer, BatchesError):
-            raise answer
-        return answer
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.slept: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
-def _look(client: Client, clock: Clock, **limits: float) -> Any:
-    wait = Wait("msgbatch_1", poll_interval=60, start_time=0, end_time=limits.pop("end_time", 1000))
-    return look_until(wait, client, LOG, clock=clock, sleep=clock.sleep, **limits)  # type: ignore[arg-type]
-
-
-def test_the_first_look_comes_at_once() -> None:
-    clock = Clock()
-    verdict = _look(Client(_batch("ended")), clock)
-    assert (verdict.outcome.status, clock.slept) == ("ended", [])
-
-
-def test_looks_go_on_until_the_batch_has_ended() -> None:
-    clock = Clock()
-    assert _look(Client(*[_batch("in_progress")] * 3, _batch("ended")), clock).outcome.status == "ended"
-    assert clock.slept == [2, 2, 4]
-
-
-def test_a_look_after_the_limit_is_left_to_others() -> None:
-    clock = Clock()
-    verdict = _look(Client(*[_batch("in_progress")] * 3), clock, until=3)
-    assert (verdict.outcome, verdict.pause, clock.now) == (None, 2, 2)
-
-
-def test_a_doubtful_batch_is_cleared_up_first() -> None:
-    clock = Clock()
-    verdict = _look(Client(*[NotFoundError("x", status=404)] * 4), clock, until=0)
-    assert verdict.outcome.status == "missing"
-    assert clock.now == 7
-
-
-def test_the_last_look_is_at_the_end_of_the_time() -> None:
-    clock = Clock()
-    assert _look(Client(*[_batch("in_progress")] * 9), clock, end_time=5).outcome.status == "timeout"
-    assert clock.now == 5
-
-
-def test_news_are_logged_and_repetitions_are_not(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    answers = [*[_batch("in_progress")] * 3, *[ServerError("broken.", status=500)] * 2, _batch("ended")]
-    _look(Client(*answers), Clock())
-    assert [("in_progress" in message, "broken" in message) for message in caplog.messages] == [
-        (True, False),
-        (False, True),
-    ]
 
 
 @pytest.mark.parametrize(
@@ -109,11 +26,18 @@ def test_a_wait_that_ended_otherwise_is_an_error(status: Any, error: type[Except
         raise_unless_ended(Outcome(status, "msgbatch_1", "why"))
 
 
-def test_a_refusal_is_the_api_s_own_error() -> None:
+def test_a_refusal_is_the_apis_own_error() -> None:
     refusal = AccessDeniedError("why", status=401)
     with pytest.raises(AccessDeniedError) as caught:
         raise_unless_ended(Outcome("refused", "msgbatch_1", "why", error=refusal))
     assert caught.value is refusal
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+def test_a_refusal_that_the_triggerer_reports_is_as_retryable_as_there(retryable: bool) -> None:
+    with pytest.raises(BatchesError) as caught:
+        raise_unless_ended(Outcome("refused", "msgbatch_1", "why", retryable=retryable))
+    assert caught.value.retryable is retryable
 
 
 def test_a_wait_that_ended_well_is_none() -> None:
@@ -137,7 +61,7 @@ def test_every_secret_of_the_connection_is_masked_in_logs(mocker: Any, monkeypat
     assert masked == {" sk-ant-1 ", "sk-ant-1", "sk-env", "t0ken", "p%40ss", "p@ss"}
 
 
-def test_the_key_is_masked_even_where_the_settings_are_wrong(mocker: Any) -> None:
+def test_the_key_is_masked_even_if_the_settings_are_wrong(mocker: Any) -> None:
     connection = Connection(conn_id="here", conn_type="anthropic_batches", password="sk-ant-1", extra="{")
     mocker.patch.object(BatchesHook, "get_connection", return_value=connection)
     mask = mocker.patch("airflow_provider_batches.hooks.batches.mask_secret")
@@ -145,16 +69,54 @@ def test_the_key_is_masked_even_where_the_settings_are_wrong(mocker: Any) -> Non
     assert "sk-ant-1" in {call.args[0] for call in mask.call_args_list}
 
 
-def test_the_connection_is_looked_up_once(mocker: Any) -> None:
+@pytest.fixture
+def lookup(mocker: Any) -> Any:
     connection = Connection(conn_id="here", conn_type="anthropic_batches", password="sk-ant-1")
-    lookup = mocker.patch.object(BatchesHook, "get_connection", return_value=connection)
+    return mocker.patch.object(BatchesHook, "get_connection", return_value=connection)
+
+
+def test_the_connection_is_looked_up_once(lookup: Any) -> None:
     hook = BatchesHook("here")
     assert hook.get_conn() is hook.get_conn()
     lookup.assert_called_once_with("here")
 
 
-def test_nothing_is_looked_up_before_it_is_needed(mocker: Any) -> None:
-    lookup = mocker.patch.object(BatchesHook, "get_connection")
+def test_nothing_is_looked_up_before_it_is_needed(lookup: Any) -> None:
     BatchesHook("here")
     lookup.assert_not_called()
     assert BatchesHook().conn_id == BatchesHook.default_conn_name == "anthropic_default"
+
+
+def test_the_connection_can_be_read_again_for_a_new_key(lookup: Any) -> None:
+    hook = BatchesHook("here")
+    assert hook.settings.api_key.get_secret_value() == "sk-ant-1"
+    lookup.return_value = Connection(conn_id="here", conn_type="anthropic_batches", password="sk-ant-2")
+    assert hook.read_settings().api_key.get_secret_value() == "sk-ant-2"
+
+
+async def test_an_async_client_reads_it_again_by_way_of_its_event_loop(lookup: Any, mocker: Any) -> None:
+    """Airflow before 3.3 cannot be asked from any other thread of the triggerer."""
+    bridge = mocker.spy(asyncio, "run_coroutine_threadsafe")
+    async with await BatchesHook("here").aget_conn() as client:
+        lookup.return_value = Connection(conn_id="here", conn_type="anthropic_batches", password="sk-ant-2")
+        assert client._renew is not None
+        renewed = await asyncio.to_thread(client._renew)
+    assert renewed.api_key.get_secret_value() == "sk-ant-2"
+    assert bridge.call_args.args[1] is asyncio.get_running_loop()
+
+
+def test_a_wait_runs_in_a_thread_that_is_gone_afterwards(lookup: Any, mocker: Any) -> None:
+    threads = []
+
+    async def wait(*_: Any) -> list[Outcome]:
+        threads.append(threading.current_thread())
+        return [Outcome("ended", "msgbatch_1", "Ended.")]
+
+    poller = mocker.patch("airflow_provider_batches.hooks.batches.Poller")
+    poller.return_value.wait = wait
+    now = time.time()
+    one = Wait("msgbatch_1", poll_interval=60, start_time=now, end_time=now + 60)
+    assert [outcome.status for outcome in BatchesHook("here").wait([one], LOG, list_failures=1)] == ["ended"]
+    assert threads[0] is not threading.main_thread()
+    assert threads[0] not in threading.enumerate()
+    assert poller.call_args.kwargs == {"list_failures": 1}

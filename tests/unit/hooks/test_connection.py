@@ -65,13 +65,13 @@ def test_the_values_of_secret_headers_are_hidden_whatever_their_names() -> None:
 
 @pytest.mark.parametrize("name", ["headers", "secret_headers"])
 @pytest.mark.parametrize("wrong", ["x-gateway-token: t0ken", '["t0ken"]', ["t0ken"], 5, True])
-def test_headers_that_are_no_object_stay_out_of_the_error(name: str, wrong: Any) -> None:
+def test_headers_that_are_not_an_object_stay_out_of_the_error(name: str, wrong: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=rf"extra\.{name} must be a JSON object") as caught:
         _read(extra={name: wrong})
     assert "t0ken" not in str(caught.value)
 
 
-def test_the_connection_s_key_wins_over_the_environment_s() -> None:
+def test_the_connections_key_wins_over_the_environments() -> None:
     assert _read({"ANTHROPIC_API_KEY": "sk-env"}).api_key.get_secret_value() == "sk-ant-1"
     assert _read({"ANTHROPIC_API_KEY": "sk-env"}, password="").api_key.get_secret_value() == "sk-env"
 
@@ -79,21 +79,42 @@ def test_the_connection_s_key_wins_over_the_environment_s() -> None:
 def test_all_wrong_fields_are_named_at_once() -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         _read(password="a b", host="ftp://x", extra={"timeout": 0, "auth_scheme": "none"})
-    assert all(f"{name}:" in str(caught.value) for name in ("password", "host", "timeout", "auth_scheme"))
-    assert "api_key:" not in str(caught.value)
-    assert "base_url:" not in str(caught.value)
+    fields = ("password", "host", "extra.timeout", "extra.auth_scheme")
+    assert all(f"{field} of connection 'here': " in str(caught.value) for field in fields)
+    assert "api_key" not in str(caught.value)
+    assert "base_url" not in str(caught.value)
+
+
+def test_a_wrong_key_from_the_environment_is_not_blamed_on_the_connection() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^ANTHROPIC_API_KEY in the environment: "):
+        _read({"ANTHROPIC_API_KEY": "a b"}, password=None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "labels"),
+    [
+        ({}, ("password of connection 'here'", "host of connection 'here'", "extra.verify of connection 'here'")),
+        (
+            {"conn_type": "anthropic", "extra": {"anthropic_client_kwargs": {"api_key": "sk-ant-2"}}},
+            ("extra.anthropic_client_kwargs.api_key of connection 'here'", "host of connection 'here'"),
+        ),
+    ],
+)
+def test_error_texts_name_the_field_of_the_connection(fields: dict[str, Any], labels: tuple[str, ...]) -> None:
+    settings = _read(**fields)
+    assert tuple(map(settings.label, ("api_key", "base_url", "verify")))[: len(labels)] == labels
 
 
 @pytest.mark.parametrize("text", ["{", '{"headers": "secret"', "secret"])
-def test_an_extra_that_is_no_json_stays_out_of_the_error(text: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="extra is no JSON") as caught:
+def test_an_extra_that_is_not_valid_json_stays_out_of_the_error(text: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="extra is not valid JSON") as caught:
         _read(extra=text)
     assert caught.value.__context__ is None
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("platform", [None, "", "anthropic", "Anthropic"])
-def test_the_official_connection_s_platform_may_be_anthropic(platform: str | None) -> None:
+def test_the_official_connections_platform_may_be_anthropic(platform: str | None) -> None:
     assert _read(conn_type="anthropic", extra={"platform": platform}) == _read()
 
 

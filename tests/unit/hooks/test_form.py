@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batches.api import ClientSettings
 from airflow_provider_batches.get_provider_info import get_provider_info
 from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.hooks.connection import EXTRA_FIELDS
@@ -84,6 +85,11 @@ def test_the_form_has_the_fields_that_are_read_but_headers_that_airflow_would_sh
     assert list(conn_fields()) == [name for name in EXTRA_FIELDS if name != "headers"]
 
 
+def test_what_a_connection_can_hold_is_all_that_the_client_can_be_told() -> None:
+    elsewhere = {"api_key", "base_url", "user_agent", "labels"}
+    assert set(EXTRA_FIELDS) == set(ClientSettings.model_fields) - elsewhere
+
+
 @pytest.mark.parametrize("name", ["secret_headers", pytest.param("proxy", marks=pytest.mark.feature("proxy"))])
 def test_airflow_masks_what_the_form_hides(name: str) -> None:
     assert conn_fields()[name]["schema"]["format"] == "password"
@@ -129,7 +135,7 @@ def test_both_forms_offer_the_same_choices(widgets: dict[str, Any]) -> None:
     assert choices == {"auth_scheme": ["x-api-key", "bearer"]}
 
 
-def test_both_forms_treat_airflow_s_own_fields_the_same() -> None:
+def test_both_forms_treat_airflows_own_fields_the_same() -> None:
     old, new = BatchesHook.get_ui_field_behaviour(), _connection_type()["ui-field-behaviour"]
     assert old == {
         "hidden_fields": new["hidden-fields"],
@@ -147,5 +153,5 @@ def test_the_metadata_leads_to_the_hook() -> None:
     assert found["conn-fields"] == json.loads(json.dumps(conn_fields()))
 
 
-def test_the_official_provider_s_type_is_left_to_it() -> None:
+def test_the_official_providers_type_is_left_to_it() -> None:
     assert [kind["connection-type"] for kind in get_provider_info()["connection-types"]] == ["anthropic_batches"]

@@ -8,6 +8,7 @@ import pytest
 from airflow_provider_batches._compat import AirflowException, AirflowFailException
 from airflow_provider_batches.api import DeletedBatch, MessageBatch, NotFoundError
 from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator
+from airflow_provider_batches.waiting.outcome import Outcome
 
 OPERATORS = [CancelBatchOperator, DeleteBatchOperator]
 
@@ -18,12 +19,13 @@ def _batch(status: str) -> MessageBatch:
 
 
 @pytest.fixture
-def hook(mocker: Any) -> Any:
-    made = mocker.patch("airflow_provider_batches._task.BatchesHook").return_value
-    made.cancel_batch.return_value = _batch("canceling")
-    made.get_conn.return_value.find.return_value = _batch("ended")
-    made.delete_batch.return_value = DeletedBatch(id="msgbatch_1")
-    return made
+def client(mocker: Any) -> Any:
+    made = mocker.patch("airflow_provider_batches._base.BatchesHook").return_value
+    client = made.get_conn.return_value
+    client.cancel.return_value = _batch("canceling")
+    client.find.return_value = _batch("ended")
+    client.delete.return_value = DeletedBatch(id="msgbatch_1")
+    return client
 
 
 @pytest.fixture
@@ -61,37 +63,36 @@ def test_the_default_timeout_outlasts_every_batch() -> None:
     assert CancelBatchOperator(task_id="task", batch_id="msgbatch_1").timeout == 25 * 3600
 
 
-def test_a_cancel_returns_the_id_and_pushes_the_batch(hook: Any, ti: Any) -> None:
+def test_a_cancel_returns_the_id_and_pushes_the_batch(client: Any, ti: Any) -> None:
     assert CancelBatchOperator(task_id="task", batch_id="msgbatch_1").execute({"ti": ti}) == "msgbatch_1"
-    hook.cancel_batch.assert_called_once_with("msgbatch_1")
+    client.cancel.assert_called_once_with("msgbatch_1", confirm=False)
     ti.xcom_push.assert_called_once_with(key="batch", value=_batch("canceling").snapshot())
 
 
-def test_a_cancel_does_not_wait_unless_asked(hook: Any, ti: Any, mocker: Any) -> None:
+def test_a_cancel_does_not_wait_unless_requested(client: Any, ti: Any, mocker: Any) -> None:
     wait = mocker.patch.object(CancelBatchOperator, "_wait")
     CancelBatchOperator(task_id="task", batch_id="msgbatch_1", deferrable=True).execute({"ti": ti})
     wait.assert_not_called()
 
 
-def test_a_delete_returns_the_id_and_pushes_batch_and_deletion(hook: Any, ti: Any) -> None:
+def test_a_delete_returns_the_id_and_pushes_batch_and_deletion(client: Any, ti: Any) -> None:
     assert DeleteBatchOperator(task_id="task", batch_id="msgbatch_1").execute({"ti": ti}) == "msgbatch_1"
     pushed = {call.kwargs["key"]: call.kwargs["value"] for call in ti.xcom_push.call_args_list}
     assert pushed["batch"] == _batch("ended").snapshot()
     assert set(pushed["deletion"]) == {"batch_id", "deleted_at", "request_id"}
 
 
-def test_a_delete_is_not_sent_for_a_batch_that_runs(hook: Any, ti: Any) -> None:
-    hook.get_conn.return_value.find.return_value = _batch("in_progress")
+def test_a_delete_is_not_sent_for_a_batch_that_is_running(client: Any, ti: Any) -> None:
+    client.find.return_value = _batch("in_progress")
     with pytest.raises(AirflowException, match="only once it has ended") as caught:
         DeleteBatchOperator(task_id="task", batch_id="msgbatch_1").execute({"ti": ti})
     assert type(caught.value) is AirflowException
-    hook.delete_batch.assert_not_called()
+    client.delete.assert_not_called()
 
 
-@pytest.mark.parametrize("when", ["at the look", "at the delete"])
-def test_a_retry_that_finds_nothing_has_deleted_it_before(when: str, hook: Any, ti: Any) -> None:
-    target = hook.get_conn.return_value.find if when == "at the look" else hook.delete_batch
-    target.side_effect = NotFoundError("gone", status=404)
+@pytest.mark.parametrize("call", ["find", "delete"])
+def test_a_retry_that_finds_no_batch_has_deleted_it_before(call: str, client: Any, ti: Any) -> None:
+    getattr(client, call).side_effect = NotFoundError("gone", status=404)
     operator = DeleteBatchOperator(task_id="task", batch_id="msgbatch_1", retries=1)
 
     ti.max_tries = 1
@@ -99,3 +100,26 @@ def test_a_retry_that_finds_nothing_has_deleted_it_before(when: str, hook: Any, 
         operator.execute({"ti": ti})
     ti.try_number = 2
     assert operator.execute({"ti": ti}) == "msgbatch_1"
+
+
+@pytest.mark.parametrize(
+    ("ignore_if_missing", "try_number", "confirm"), [(False, 1, False), (True, 1, True), (False, 2, True)]
+)
+def test_a_missing_batch_that_would_be_success_is_confirmed_by_the_list(
+    ignore_if_missing: bool, try_number: int, confirm: bool, client: Any, ti: Any
+) -> None:
+    ti.max_tries, ti.try_number = 1, try_number
+    options: dict[str, Any] = {"batch_id": "msgbatch_1", "ignore_if_missing": ignore_if_missing}
+    DeleteBatchOperator(task_id="task", retries=1, **options).execute({"ti": ti})
+    CancelBatchOperator(task_id="task", **options).execute({"ti": ti})
+    assert client.find.call_args.kwargs == {"confirm": confirm}
+    assert client.cancel.call_args.kwargs == {"confirm": ignore_if_missing}
+    # The batch has been seen by then: it is gone only if the list no longer has it.
+    client.delete.assert_called_once_with("msgbatch_1", _batch("ended").created_at)
+
+
+def test_a_canceled_batch_is_waited_for_as_one_that_was_seen(client: Any, ti: Any, mocker: Any) -> None:
+    wait = mocker.patch.object(CancelBatchOperator, "_wait", return_value=[Outcome("ended", "msgbatch_1", "")])
+    CancelBatchOperator(task_id="task", batch_id="msgbatch_1", wait_for_completion=True).execute({"ti": ti})
+    ((made,), leave) = wait.call_args.args
+    assert (made.seen_since, leave) == (_batch("canceling").created_at.timestamp(), None)

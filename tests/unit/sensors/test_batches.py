@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -8,6 +8,8 @@ import pytest
 from airflow_provider_batches import _compat
 from airflow_provider_batches._compat import AirflowException
 from airflow_provider_batches.sensors.batches import BatchEndedSensor
+from airflow_provider_batches.triggers.batches import BatchEndedTrigger
+from airflow_provider_batches.waiting.outcome import Outcome
 
 
 def _sensor(**options: Any) -> BatchEndedSensor:
@@ -53,7 +55,7 @@ def test_what_the_base_sensor_refuses_is_refused(options: dict[str, Any]) -> Non
         _sensor(**options)
 
 
-def test_a_wait_that_asks_for_it_starts_in_the_triggerer_where_airflow_can() -> None:
+def test_a_wait_starts_in_the_triggerer_if_requested_and_airflow_can() -> None:
     sensor = _sensor(deferrable=True, start_from_trigger=True, timeout=100, execution_timeout=timedelta(seconds=50))
     assert sensor.start_from_trigger == _compat.STARTS_FROM_TRIGGER
     if _compat.STARTS_FROM_TRIGGER:
@@ -64,6 +66,7 @@ def test_a_wait_that_asks_for_it_starts_in_the_triggerer_where_airflow_can() -> 
         assert args.timeout
         assert args.timeout > timedelta(seconds=50)
         assert args.next_method == "execute_complete"
+        assert BatchEndedTrigger(**args.trigger_kwargs).timeout == 50
 
 
 @pytest.mark.parametrize("options", [{}, {"deferrable": True}, {"start_from_trigger": True}])
@@ -72,8 +75,8 @@ def test_no_other_wait_does(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("batch_id", ["{{ ti.xcom_pull('create') }}", ["msgbatch_1", "{{ ti.xcom_pull('create') }}"]])
-def test_an_id_that_only_another_task_knows_cannot_start_there(batch_id: Any) -> None:
-    with pytest.raises(ValueError, match="batch_id: start_from_trigger is set"):
+def test_a_wait_for_another_task_s_output_cannot_start_there(batch_id: Any) -> None:
+    with pytest.raises(ValueError, match=r"^batch_id: start_from_trigger is set, but .* takes an XCom"):
         _sensor(batch_id=batch_id, deferrable=True, start_from_trigger=True)
 
 
@@ -91,9 +94,14 @@ def test_nothing_is_looked_up_while_the_dag_is_read(mocker: Any) -> None:
     lookup.assert_not_called()
 
 
-def test_the_end_of_a_running_task_cancels_each_batch_if_asked(mocker: Any) -> None:
-    hook = mocker.patch("airflow_provider_batches._task.BatchesHook").return_value
-    _sensor(batch_id=["msgbatch_1", "msgbatch_2"]).on_kill()
-    hook.cancel_batch.assert_not_called()
-    _sensor(batch_id=["msgbatch_1", "msgbatch_2"], cancel_on_kill=True).on_kill()
-    assert sorted(call.args for call in hook.cancel_batch.call_args_list) == [("msgbatch_1",), ("msgbatch_2",)]
+def test_a_wait_that_was_rescheduled_has_seen_its_batch_and_a_new_one_has_not(mocker: Any) -> None:
+    wait = mocker.patch.object(BatchEndedSensor, "_wait", return_value=[Outcome("ended", "msgbatch_1", "")])
+    ti, seen = mocker.Mock(), []
+    for first in (None, datetime(2026, 1, 1, tzinfo=timezone.utc)):
+        ti.get_first_reschedule_date.return_value = first
+        _sensor(mode="reschedule").execute({"ti": ti})
+        (made,) = wait.call_args.args[0]
+        seen.append(made.seen_since)
+    # Since when is not known, so the whole list counts.
+    assert seen == [None, 0.0]
+    assert (made.start_time, made.end_time) == (first.timestamp(), first.timestamp() + 25 * 3600)  # type: ignore[union-attr]

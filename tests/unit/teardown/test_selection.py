@@ -7,13 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_batches.api import InvalidArgumentError, MessageBatch
-from airflow_provider_batches.teardown.selection import (
-    Selection,
-    is_template,
-    read_count,
-    read_flag,
-    read_selection,
-)
+from airflow_provider_batches.teardown.selection import Selection, read_selection
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
@@ -44,7 +38,7 @@ def read(**fields: Any) -> Selection:
         ({"created_before": NOW - HOUR}, NOW - HOUR),
         ({"created_before": "2026-01-31T11:00:00Z"}, NOW - HOUR),
         ({"created_before": "2026-01-31 12:00:00+01:00"}, NOW - HOUR),
-        # No newer batch than the run is ever chosen.
+        # No newer batch than the run is ever selected.
         ({"created_before": NOW + HOUR}, NOW),
         ({"statuses": ["ended"]}, NOW),
     ],
@@ -56,7 +50,7 @@ def test_the_cutoff(fields: dict[str, Any], before: datetime) -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({}, "none is given, which would choose every batch"),
+        ({}, "none is given, which would select every batch"),
         ({"limit": 5}, "none is given"),
         ({"batch_ids": ["a"], "older_than": HOUR}, "batch_ids: given together with older_than"),
         ({"batch_ids": ["a"], "limit": 1}, "batch_ids: given together with limit"),
@@ -133,7 +127,7 @@ def test_a_batch_exactly_as_old_as_the_cutoff_stays() -> None:
     assert read(older_than=HOUR).choose([batch(1)]) == []
 
 
-def test_a_state_that_is_not_known_is_chosen_only_where_no_state_is_asked_for() -> None:
+def test_an_unknown_state_is_selected_only_if_no_state_is_asked_for() -> None:
     odd = batch(5, "paused")
 
     assert read(older_than=HOUR).choose([odd]) == [odd]
@@ -142,20 +136,3 @@ def test_a_state_that_is_not_known_is_chosen_only_where_no_state_is_asked_for() 
 
 def test_without_a_cutoff_all_are_old_enough() -> None:
     assert Selection().takes(batch())
-
-
-@pytest.mark.parametrize(("value", "flag"), [(True, True), (False, False), (" True ", True), ("false", False)])
-def test_a_flag(value: Any, flag: bool) -> None:
-    assert read_flag("dry_run", value) is flag
-
-
-@pytest.mark.parametrize("value", ["", "yes", "0", 0, 1, None])
-def test_what_is_no_flag(value: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="dry_run: got"):
-        read_flag("dry_run", value)
-
-
-def test_a_count_and_a_template() -> None:
-    assert read_count("limit", " 12 ") == 12
-    assert not is_template(5)
-    assert not is_template("text")

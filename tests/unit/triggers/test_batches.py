@@ -17,6 +17,7 @@ VALUES: dict[str, Any] = {
     "start_time": 1.0,
     "end_time": 2.0,
     "timeout": 3.0,
+    "seen_since": 4.0,
     "ignore_if_missing": True,
     "fail_on_partial_error": True,
     "cancel_on_kill": True,
@@ -43,19 +44,19 @@ def test_a_trigger_can_be_made_without_the_parameters_that_came_later() -> None:
 
 
 def test_the_first_seconds_after_a_deferral_are_left_to_the_scheduler() -> None:
-    assert batches.FIRST_LOOK == 10.0
+    assert batches.FIRST_POLL == 10.0
 
 
 @pytest.mark.parametrize("start_time", [None, 1_000_000.4])
-def test_triggers_that_come_within_a_second_look_together(start_time: float | None, mocker: Any) -> None:
-    looks = []
+def test_triggers_that_come_within_a_second_poll_together(start_time: float | None, mocker: Any) -> None:
+    polls = []
     for now in (1_000_000.5, 1_000_000.7, 1_000_000.9):
         mocker.patch("airflow_provider_batches.triggers.batches.time.time", return_value=now)
-        looks.append(BatchEndedTrigger(**{**VALUES, "start_time": start_time})._first_look())
-    assert looks == [1_000_001.0 if start_time is None else 1_000_011.0] * 3
+        polls.append(BatchEndedTrigger(**{**VALUES, "start_time": start_time})._first_poll())
+    assert polls == [1_000_001.0 if start_time is None else 1_000_011.0] * 3
 
 
-async def test_a_person_s_end_of_the_task_sends_nothing_unless_asked(mocker: Any) -> None:
+async def test_a_persons_end_of_the_task_sends_nothing_unless_asked(mocker: Any) -> None:
     hook = mocker.patch("airflow_provider_batches.triggers.batches.BatchesHook")
     await BatchEndedTrigger(**{**VALUES, "cancel_on_kill": False}).on_kill()
     hook.assert_not_called()

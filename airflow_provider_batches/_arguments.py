@@ -1,0 +1,87 @@
+"""Reads arguments as templates and upstream tasks give them, often as text; InvalidArgumentError says what is wrong."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+
+from airflow_provider_batches.api.endpoints import check_batch_id
+from airflow_provider_batches.api.errors import InvalidArgumentError, shown
+
+
+def read_batch_id(value: object) -> str:
+    """Return the ID of one batch."""
+    if isinstance(value, (list, tuple, set)) or (isinstance(value, str) and "," in value):
+        raise InvalidArgumentError(
+            "batch_id", f"expected the ID of one batch, got {shown(value)}. For several use .expand(batch_id=[...])."
+        )
+    return check_batch_id(value)
+
+
+def read_batch_ids(value: object, field: str = "batch_id") -> list[str]:
+    """Return the IDs, each once, in their order: of one batch, of a list of them, or of a text that shows a list."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        text, value = value, read_literal(value)
+        if value is None:
+            raise InvalidArgumentError(field, f"{shown(text)} is not a list of IDs.")
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        value = _items(value)
+    if isinstance(value, (list, set)):
+        return list(dict.fromkeys(check_batch_id(each, field) for each in value))
+    return [check_batch_id(value, field)]
+
+
+def _items(sequence: Sequence[object]) -> list[object]:
+    """Return what a sequence holds, which may be fetched only now, like the output of a mapped task."""
+    try:
+        return list(sequence[:])
+    except TypeError:
+        # Not every such sequence takes a slice. If fetching an item fails, an iterator may end as if it were the last.
+        return [sequence[index] for index in range(len(sequence))]
+
+
+def read_literal(text: str) -> object:
+    """Return the Python literal that a text shows, as a template renders one to text; None if it shows none."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        # Python raises the last two for thousands of signs or brackets.
+        return None
+
+
+def read_seconds(name: str, value: object) -> float:
+    """Return a duration above 0 in seconds."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
+        raise InvalidArgumentError(name, f"got {value!r}; it must be a timedelta or a number of seconds above 0.")
+    return float(seconds)
+
+
+def read_count(name: str, value: object) -> int:
+    """Return a whole number above 0."""
+    number: object = value
+    if isinstance(value, str) and value.isascii() and value.strip().isdigit():
+        with suppress(ValueError):  # of thousands of digits
+            number = int(value)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise InvalidArgumentError(name, f"got {shown(value)}; it must be a whole number above 0, or None.")
+    return number
+
+
+def read_flag(name: str, value: object) -> bool:
+    """Return True or False."""
+    flag = {"true": True, "false": False}.get(value.strip().lower()) if isinstance(value, str) else value
+    if not isinstance(flag, bool):
+        raise InvalidArgumentError(name, f"got {shown(value)}; it must be True or False.")
+    return flag
+
+
+def is_template(value: object) -> bool:
+    """Whether Airflow replaces this value before the task runs."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    if isinstance(value, (list, tuple, set)):
+        return any(map(is_template, value))
+    return hasattr(value, "iter_references")

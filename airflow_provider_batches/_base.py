@@ -1,0 +1,134 @@
+"""What operators and sensors share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_provider_batches._compat import AirflowException, AirflowFailException
+from airflow_provider_batches.api import BatchesError
+from airflow_provider_batches.hooks.batches import BatchesHook
+from airflow_provider_batches.links.batches import BatchesConsoleLink
+from airflow_provider_batches.triggers.batches import FIRST_POLL, BatchEndedTrigger
+from airflow_provider_batches.waiting.outcome import Outcome
+from airflow_provider_batches.waiting.wait import Wait
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+#: Seconds for which a deferrable task polls on its worker first: a canceled batch has often ended by then, and
+#: resuming a deferred task costs the start of a second process.
+WORKER_SECONDS = 4.0
+#: Seconds by which Airflow's own limit of a deferral lies behind the trigger's, so that the two do not race.
+BACKSTOP = 300.0
+
+
+class BatchesOperator(BaseOperator):
+    """A task with a connection, its hook, and a way to defer until batches have ended."""
+
+    operator_extra_links = (BatchesConsoleLink(),)
+    ui_color = "#f3e5dc"
+
+    def __init__(self, *, conn_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+
+    @cached_property
+    def hook(self) -> BatchesHook:
+        """The hook of the task's connection."""
+        return BatchesHook(conn_id=self.conn_id)
+
+    def _defer(
+        self, batch_id: str | list[str], *, end_time: float, kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        """Defer the task until batches have ended; Airflow resumes it in `execute_complete`.
+
+        :param kwargs: Arguments of `execute_complete` besides the event.
+        :param options: Parameters of the trigger.
+        """
+        now = time.time()
+        self.log.info("Not ended yet; waiting in the triggerer")
+        self.defer(
+            trigger=BatchEndedTrigger(batch_id, self.conn_id, start_time=now, end_time=end_time, **options),
+            method_name="execute_complete",
+            kwargs=kwargs,
+            timeout=timedelta(seconds=end_time - now + BACKSTOP),
+        )
+
+
+class BatchTask(BatchesOperator):
+    """A task on one batch or several: its fields, its XCom and its way of waiting."""
+
+    template_fields: Sequence[str] = ("batch_id", "conn_id")
+
+    def __init__(self, *, batch_id: str | list[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batch_id = batch_id
+
+    def _push_batch(self, context: Context, snapshot: dict[str, Any] | None) -> None:
+        if snapshot:
+            context["ti"].xcom_push(key="batch", value=snapshot)
+
+    def _wait(
+        self,
+        waits: list[Wait],
+        leave: Callable[[], None] | None,
+        gives_up: Callable[[Outcome], bool] = lambda outcome: outcome.status != "ended",
+        **options: int,
+    ) -> list[Outcome]:
+        """Return how the waits end, which all end at one time, having polled on the worker.
+
+        :param leave: Ends this run of the task after some seconds, by an exception of Airflow's. None to stay.
+        :param gives_up: Whether an outcome ends all waits.
+        :param options: Parameters of the poller.
+        """
+        leave_at = time.time() + WORKER_SECONDS
+        # What is over before the next process could poll is not worth leaving.
+        if leave is None or waits[0].end_time <= leave_at + FIRST_POLL:
+            leave_at = float("inf")
+        outcomes = self.hook.wait(waits, self.log, gives_up, leave_at, **options)
+        if leave and len(outcomes) < len(waits) and not any(map(gives_up, outcomes)):
+            leave()
+        return outcomes
+
+    def _leave_to_triggerer(self, batch_id: str | list[str], waits: list[Wait], **options: Any) -> None:
+        """Continue waits in the triggerer."""
+        seen = min((wait.seen_since for wait in waits if wait.seen_since is not None), default=None)
+        interval, end_time = waits[0].poll_interval, waits[0].end_time
+        self._defer(batch_id, end_time=end_time, poll_interval=interval, seen_since=seen, **options)
+
+
+@contextmanager
+def airflow_errors() -> Iterator[None]:
+    """Turn the client's errors into Airflow's: if a retry cannot help, the task fails without its retries."""
+    try:
+        yield
+    except BatchesError as error:
+        kind = AirflowException if error.retryable else AirflowFailException
+        raise kind(str(error)) from error
+
+
+def time_to_wait(task: BaseOperator, timeout: float) -> float:
+    """Return for how many seconds a task may wait: `timeout`, or its `execution_timeout` if that is shorter."""
+    # Airflow does not enforce an execution_timeout while a task is deferred, or between reschedules.
+    return min(timeout, task.execution_timeout.total_seconds()) if task.execution_timeout else timeout
+
+
+def is_retry(task: BaseOperator, context: Context) -> bool:
+    """Return whether Airflow retries the task. A person who clears it starts with a first try."""
+    ti = context["ti"]
+    return ti.try_number > ti.max_tries - (task.retries or 0) + 1
+
+
+def run_start(context: Context) -> datetime:
+    """Return when the run began, the same in all tries of a task."""
+    run = context.get("dag_run")
+    # A cleared task of a run that has ended finds no start_date.
+    found = (getattr(run, name, None) for name in ("start_date", "run_after"))
+    return next((each for each in found if isinstance(each, datetime)), datetime.now(timezone.utc))

@@ -1,0 +1,186 @@
+"""Reads a response: the object it holds, or the error it stands for, without secrets. No I/O."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, cast
+
+import httpx
+from pydantic import ValidationError
+
+from airflow_provider_batches.api.endpoints import PATH, Call, T
+from airflow_provider_batches.api.errors import (
+    AccessDeniedError,
+    APIStatusError,
+    BatchesError,
+    InvalidResponseError,
+    NotFoundError,
+    RateLimitError,
+    RequestTooLargeError,
+    ServerError,
+    SpendLimitError,
+    shown,
+)
+from airflow_provider_batches.api.evidence import Proof, judge
+from airflow_provider_batches.api.models import DeletedBatch
+from airflow_provider_batches.api.settings import ClientSettings
+
+#: Characters shown of a body, and of what the API says in its envelope.
+_EXCERPT = 200
+_MESSAGE = 2000
+_REFUSALS = (ServerError, NotFoundError, AccessDeniedError, SpendLimitError, RateLimitError, RequestTooLargeError)
+_KINDS: dict[Proof, type[APIStatusError]] = {kind.evidence.proof: kind for kind in _REFUSALS}
+_STATE_KINDS = {403: AccessDeniedError, 409: ServerError}
+_FOREIGN = "The answer is not the API's own: a proxy or firewall answered."
+
+
+def read_response(
+    call: Call[T],
+    response: httpx.Response,
+    settings: ClientSettings,
+    *,
+    has_answered: bool = False,
+    redact: Callable[[str], str] | None = None,
+) -> T:
+    """Return what the API answered.
+
+    :param redact: Takes the secrets out of a text. Default: those of the settings.
+    :raises APIStatusError: The API refused; the subclass says how.
+    :raises InvalidResponseError: The answer is not the API's own, cannot be read, or is about another batch.
+    """
+    redact, body, status = redact or settings.redact, response.content, response.status_code
+    if not 200 <= status < 300:
+        raise _read_refusal(call, response, settings, has_answered, redact)
+    model: Any = call.model
+    problem = None
+    try:
+        no_content = status == 204 and model is DeletedBatch
+        answer = DeletedBatch(id=call.batch_id) if no_content else model.model_validate_json(body)
+        # Or the results of one batch would be saved, and another one deleted.
+        if call.batch_id and answer.id != call.batch_id:
+            problem = f"the answer is about another batch, {shown(answer.id)}"
+    except ValidationError as error:
+        problem = f"status {status} with an unreadable body: {_problems(error)}; it begins {_excerpt(body, redact)!r}"
+    request_id = response.headers.get("request-id")
+    if problem:
+        request_id = _line(request_id, redact)
+        text = _text(call, settings, problem, request_id, "" if request_id else _FOREIGN)
+        raise InvalidResponseError(redact(text), request_id=request_id)
+    answer._request_id = request_id
+    return cast(T, answer)
+
+
+def _read_refusal(
+    call: Call[Any],
+    response: httpx.Response,
+    settings: ClientSettings,
+    has_answered: bool,
+    redact: Callable[[str], str],
+) -> BatchesError:
+    """Return the error that a response other than 2xx stands for."""
+    headers, body, status = response.headers, response.content, response.status_code
+    envelope = _read_json(body)
+    inner = envelope.get("error")
+    detail = inner if isinstance(inner, dict) else envelope
+    error_type, details = _line(detail.get("type"), redact), detail.get("details")
+    message = _line(detail.get("message"), redact, _MESSAGE) or _excerpt(body, redact)
+    code = details.get("error_code") if isinstance(details, dict) else None
+    request_id = _line(headers.get("request-id") or envelope.get("request_id"), redact)
+    is_whole = detail is inner and envelope.get("type") == "error" and error_type and request_id
+    own = bool(is_whole) and status >= 400
+    evidence = judge(call, status, own=own, direct=settings.is_direct, has_answered=has_answered, error_code=code)
+
+    kind: type[BatchesError] = _KINDS.get(evidence.proof) or _STATE_KINDS.get(status, APIStatusError)
+    if not own and status < 500 and status not in (408, 413, 429):
+        kind = InvalidResponseError
+    name = error_type or (HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "unknown")
+    hints = ("" if own else _FOREIGN, _hint(call, status, kind, settings))
+    text = redact(_text(call, settings, f"{status} {name}: {message or 'no text'}", request_id, *hints))
+    error: BatchesError
+    if issubclass(kind, APIStatusError):
+        word = headers.get("x-should-retry", "").lower() if own else ""
+        error = kind(
+            text,
+            status=status,
+            error_type=error_type,
+            message=message,
+            request_id=request_id,
+            retry_after=read_retry_after(headers, datetime.now(timezone.utc)),
+            should_retry={"true": True, "false": False}.get(word),
+        )
+    else:
+        error = InvalidResponseError(text, request_id=request_id)
+    error.evidence = evidence
+    return error
+
+
+def _text(call: Call[Any], settings: ClientSettings, what: str, request_id: str | None, *hints: str) -> str:
+    asked = f"{call.method} {settings.base_url}{call.path}, request-id {request_id}"
+    return " ".join(filter(None, (f"Could not {call.action}: {what} ({asked}).", *hints)))
+
+
+def _hint(call: Call[Any], status: int, kind: type[BatchesError], settings: ClientSettings) -> str:
+    hint = kind.hint
+    if status < 400:
+        hint = "Redirects are not followed, so that no other host sees the key: set {base_url}."
+    elif kind is RequestTooLargeError and not call.body:
+        hint = "This call is small: check {proxy}."
+    elif kind is APIStatusError and call.path == PATH and not call.creates:
+        hint = "Check {base_url}: it serves no batches."
+    return hint.format_map({name: settings.label(name) for name in ("api_key", "base_url", "proxy")})
+
+
+def read_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return the seconds that a response asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * unit
+        except ValueError:
+            continue
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+    try:
+        date = parsedate_to_datetime(headers.get("retry-after", ""))
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+    return max(0.0, (date - now).total_seconds())
+
+
+def _read_json(body: bytes) -> dict[str, Any]:
+    """Return the object that a body holds; more lenient than the models, because it only explains an error."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _excerpt(body: bytes, redact: Callable[[str], str]) -> str:
+    """Return the beginning of a body as one line, without HTML tags."""
+    # Without secrets before anything is cut off: half a secret is not recognized.
+    text = redact(body.decode("utf-8", errors="replace"))[: 20 * _EXCERPT]
+    if "<" in text:
+        text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", text)
+        text = html.unescape(text)
+    return _line(text, redact) or ""
+
+
+def _line(value: object, redact: Callable[[str], str], most: int = _EXCERPT) -> str | None:
+    """Return a text as one line without secrets, None if there is none."""
+    if not isinstance(value, str):
+        return None
+    text = redact(" ".join("".join(char if char.isprintable() else " " for char in value).split()))
+    return (text if len(text) <= most else f"{text[:most]}...") or None
+
+
+def _problems(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in found[:3])

@@ -1,0 +1,159 @@
+"""What both clients share below their methods: they build requests, and read responses."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import threading
+import weakref
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+import httpx
+
+from airflow_provider_batches.api.endpoints import Call
+from airflow_provider_batches.api.errors import APIConnectionError, InvalidArgumentError
+from airflow_provider_batches.api.evidence import judge
+from airflow_provider_batches.api.flows import Flows
+from airflow_provider_batches.api.responses import read_response
+from airflow_provider_batches.api.settings import ClientSettings
+from airflow_provider_batches.api.throttle import Throttle
+
+T = TypeVar("T")
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
+
+log = logging.getLogger(__name__)
+
+#: The request cannot have reached the API: no connection came about.
+_NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    # The name of a proxy that the environment names: what a setting names has been checked.
+    UnicodeError,
+)
+_CONNECT_SECONDS = 10.0
+
+
+@lru_cache(maxsize=8)
+def tls_context(verify: bool | str) -> ssl.SSLContext:
+    """Return the TLS context that all clients of this process with this `verify` share: making one costs 50 ms."""
+    if isinstance(verify, str):
+        folder = os.path.isdir(verify)
+        return ssl.create_default_context(cafile=None if folder else verify, capath=verify if folder else None)
+    return httpx.create_ssl_context(verify=verify)
+
+
+class BaseClient(Generic[C]):
+    """Builds requests and reads responses; a subclass sends them."""
+
+    _kind: type[C]
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        throttle: Throttle | None = None,
+        renew: Callable[[], ClientSettings] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.throttle = throttle or Throttle()
+        self._flows = Flows(1 + settings.max_retries, self.throttle)
+        self._renew = renew
+        self._renewing = threading.Lock()
+        #: With former settings too: their calls may still be in flight, and may show the former key.
+        self._opened: list[tuple[ClientSettings, C]] = []
+        self._http: C = self._open(settings)
+
+    def _open(self, settings: ClientSettings) -> C:
+        plain = settings.base_url.startswith("http://") and settings.proxy is None
+        try:
+            http = self._kind(
+                auth=settings.auth,
+                base_url=settings.base_url,
+                headers=settings.request_headers(),
+                timeout=httpx.Timeout(settings.timeout, connect=min(settings.timeout, _CONNECT_SECONDS)),
+                proxy=settings.proxy,
+                # A plain connection needs no certificates, and reading them takes its time.
+                verify=tls_context(False) if plain else tls_context(settings.verify),
+                follow_redirects=False,
+                # This machine is reached directly: a proxy of the environment would get the key over plain HTTP.
+                trust_env=not (plain and settings.is_loopback),
+            )
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            # A file without certificates, SOCKS without its package, or a proxy of the environment, whose password may
+            # be a part of what the error says is wrong.
+            known = isinstance(error, (ImportError, OSError))
+            says = str(error) if known else "a proxy is not a URL like http://proxy.example:3128"
+            raise InvalidArgumentError(
+                f"{settings.label('verify')}, {settings.label('proxy')}",
+                f"these settings, or the environment's proxy, cannot be used: {settings.redact(says)}",
+            ) from None
+        self._opened.append((settings, http))
+        if isinstance(http, httpx.Client):
+            # A client that nobody closes, like that of a hook, leaves no connections to the garbage collector.
+            weakref.finalize(self, http.close).atexit = False
+        return http
+
+    def _renew_settings(self) -> None:
+        """Read the settings again, and continue with them if they have changed. Blocks."""
+        before = self.settings
+        with self._renewing:
+            if self._renew is None or self.settings is not before:
+                return
+            try:
+                settings = self._renew()
+            except Exception as error:
+                # Its text may hold anything.
+                log.warning("The settings could not be read again: %s", type(error).__name__)
+                return
+            if settings != before:
+                self.throttle.has_answered &= settings.base_url == before.base_url
+                self._http, self.settings = self._open(settings), settings
+
+    def _request(self, call: Call[Any], http: C) -> httpx.Request:
+        # Not with `http.build_request`, which merges URLs and headers anew for each call.
+        headers = {**http.headers, "content-type": "application/json"} if call.body is not None else http.headers
+        return httpx.Request(
+            call.method,
+            str(http.base_url).rstrip("/") + call.path,
+            params=call.params or None,
+            headers=headers,
+            cookies=http.cookies,
+            content=call.body,
+            extensions={"call": call, "timeout": http.timeout.as_dict()},
+        )
+
+    def _read(self, call: Call[T], response: httpx.Response) -> T:
+        answered = self.throttle.has_answered
+        return read_response(call, response, self.settings, has_answered=answered, redact=self._redact)
+
+    def _no_answer(self, call: Call[Any], error: httpx.HTTPError | UnicodeError) -> APIConnectionError:
+        sent, settings = not isinstance(error, _NOT_SENT), self.settings
+        hint = ""
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            hint = f" Name the CA file of whoever signed the host's certificate in {settings.label('verify')}."
+        elif not sent:
+            hint = f" Check {settings.label('base_url')} and {settings.label('proxy')}."
+        what = ": ".join(filter(None, (type(error).__name__, _details(error))))
+        text = f"Could not {call.action}: no answer from {settings.base_url} ({what}).{hint}"
+        # The client's own errors only: httpx's hold the request with its headers.
+        made = APIConnectionError(self._redact(text))
+        made.evidence = judge(call, None, sent=sent)
+        return made
+
+    def _redact(self, text: str) -> str:
+        for settings, _ in self._opened:
+            text = settings.redact(text)
+        return text
+
+
+def _details(error: BaseException) -> str:
+    """Return the first text in the chain of an error: httpx's own are often empty."""
+    cause: BaseException | None = error
+    while cause and not (str(cause) and isinstance(cause, (httpx.HTTPError, OSError))):
+        cause = cause.__cause__ or cause.__context__
+    return str(cause or "")

@@ -1,0 +1,67 @@
+"""What the operators that select batches by age and state share."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow_provider_batches._base import BatchesOperator
+from airflow_provider_batches.api import AsyncBatchesClient, InvalidArgumentError, MessageBatch, Throttle
+from airflow_provider_batches.hooks.batches import BatchesHook
+from airflow_provider_batches.teardown.job import Tally, Teardown
+from airflow_provider_batches.teardown.selection import Selection, read_selection
+from airflow_provider_batches.waiting.thread import run_in_thread
+
+#: The fewer of them, the more batches are selected: one that was given must not become None while rendering.
+_NARROWING = ("older_than", "created_before", "statuses", "limit")
+
+
+class SelectingOperator(BatchesOperator):
+    """A task that selects batches: its arguments, and how they are used."""
+
+    #: Only the teardown can be given its batches by ID.
+    batch_ids: str | list[str] | None = None
+
+    def __init__(
+        self,
+        *,
+        older_than: timedelta | str | None = None,
+        created_before: datetime | str | None = None,
+        statuses: list[str] | str | None = None,
+        limit: int | str | None = None,
+        conn_id: str = BatchesHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(conn_id=conn_id, **kwargs)
+        self.older_than = older_than
+        self.created_before = created_before
+        self.statuses = statuses
+        self.limit = limit
+        self._given = {name for name in _NARROWING if getattr(self, name) is not None}
+
+    def _read_selection(self, started: datetime | None) -> Selection:
+        if started is not None:
+            self._check_given(*_NARROWING)
+        given = {name: getattr(self, name) for name in ("batch_ids", *_NARROWING)}
+        return read_selection(**given, started=started)
+
+    def _check_given(self, *names: str) -> None:
+        """Refuse an argument whose template, or upstream task, rendered it as `None`."""
+        for name in names:
+            if name in self._given and getattr(self, name) is None:
+                raise InvalidArgumentError(
+                    name, "its template or upstream task gave None. Omit the argument if it is to have no value."
+                )
+
+    def _client(self, throttle: Throttle) -> AsyncBatchesClient:
+        return AsyncBatchesClient(self.hook.settings, throttle, self.hook.read_settings)
+
+    def _select(self, selection: Selection, requests_per_minute: int | None = None) -> list[MessageBatch]:
+        async def select() -> list[MessageBatch]:
+            async with self._client(Throttle(requests_per_minute, patient=True)) as client:
+                return await Teardown(client, Tally(), self._log).select(selection)
+
+        return run_in_thread(select())
+
+    def _log(self, line: str) -> None:
+        self.log.info("%s", line)

@@ -1,0 +1,105 @@
+"""What became of the batches: a record of each, and a summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import quote
+
+from airflow_provider_batches.storage.folder import Folder
+
+#: What a line of the full record leaves out.
+_INTERNAL = ("retryable", "seen_since", "uncanceled")
+
+
+@dataclass
+class Record:
+    """What became of one batch."""
+
+    batch_id: str
+    #: `left`, `deleted`, `already_gone`.
+    outcome: str = "left"
+    canceled: bool = False
+    cancel_request_id: str | None = None
+    ended: bool = False
+    results: dict[str, Any] | None = None
+    deleted_at: str | None = None
+    delete_request_id: str | None = None
+    error: str | None = None
+    #: Whether a retry may help, if there is an error.
+    retryable: bool = True
+    #: If the batch has been seen: since when it can be in the list, in seconds since the epoch.
+    seen_since: float | None = None
+    #: Whether it is still running, and billed, because canceling it failed in a way that a retry may help.
+    uncanceled: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.outcome != "left"
+
+
+@dataclass
+class Tally:
+    """The summary of a teardown: how many batches each thing happened to, and the bytes of results saved."""
+
+    selected: int = 0
+    canceled: int = 0
+    ended: int = 0
+    saved: int = 0
+    deleted: int = 0
+    already_gone: int = 0
+    failed: int = 0
+    bytes_saved: int = 0
+
+    def plus(self, records: Iterable[Record]) -> Tally:
+        """Return the summary of these batches too; as `selected` they have been counted before."""
+        tally = replace(self)
+        for record in records:
+            tally.canceled += record.canceled
+            tally.ended += record.ended
+            tally.deleted += record.outcome == "deleted"
+            tally.already_gone += record.outcome == "already_gone"
+            if record.results and not record.results["missing"]:
+                tally.saved += 1
+                tally.bytes_saved += record.results["size"]
+        return tally
+
+    def __str__(self) -> str:
+        names = ("canceled", "ended", "saved", "deleted", "already_gone", "failed")
+        done = ", ".join(f"{getattr(self, name):,} {name.replace('_', ' ')}" for name in names)
+        return f"Batches selected: {self.selected:,}; {done}; {self.bytes_saved:,} bytes saved"
+
+
+class FullRecord:
+    """Writes what became of batches, a line each: beside their results, or to the log.
+
+    :param folder: Where results are saved. None: nowhere.
+    :param task: The name of the task.
+    """
+
+    def __init__(self, folder: Folder | None, task: str, log: Callable[[str], None]) -> None:
+        self.folder = folder
+        self._task = quote(task, safe="")
+        self._log = log
+        self._written: set[str] = set()
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Write the records that have not been written before."""
+        new = [record for record in records if record.batch_id not in self._written]
+        self._written.update(record.batch_id for record in new)
+        lines = [
+            json.dumps({name: value for name, value in vars(record).items() if name not in _INTERNAL}) for record in new
+        ]
+        if self.folder and lines:
+            name = f"_teardown/{self._task}.{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%f}Z.jsonl"
+            try:
+                self.folder.write(name, "".join(f"{line}\n" for line in lines).encode())
+                lines = [f"The full record is in {self.folder.uri(name)}; batches: {len(lines)}"]
+            except Exception as error:
+                self._log(f"The full record could not be written ({type(error).__name__}: {error})")
+        for line in lines:
+            self._log(line)

@@ -1,0 +1,53 @@
+"""Which pages of the list are worth reading. Pure: the poller and the teardown read them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable
+
+from airflow_provider_batches.api import BatchPage, InvalidResponseError
+from airflow_provider_batches.api.endpoints import MAX_PAGE
+from airflow_provider_batches.api.models import read_batch
+
+#: Pages are read if they save at least this many requests over retrieving each batch: they are large.
+WORTH = 2
+
+
+class Pages:
+    """Remembers how old the batches at the end of each page of the list are, to tell which page has a batch."""
+
+    def __init__(self) -> None:
+        self._newest = 0.0
+        # Times count backwards, so that they grow from page to page.
+        self._ends: list[float] = []
+
+    def learn(self, number: int, page: BatchPage) -> None:
+        """Take in page `number` of the list, counted from 0."""
+        try:
+            first, last = read_batch(page.data[0]), read_batch(page.data[-1])
+        except (InvalidResponseError, IndexError):
+            return
+        if number == 0:
+            self._newest = -first.created_at.timestamp()
+        self._ends[number:] = [-last.created_at.timestamp(), *(self._ends[number + 1 :] if page.has_more else [])]
+
+    def number_of(self, created_at: float) -> int:
+        """Return the page that has a batch; beyond the known pages, judged by the time that they cover."""
+        age = -created_at
+        number = bisect_left(self._ends, age)
+        if 0 < number == len(self._ends) and self._ends[-1] > self._newest:
+            between = (self._ends[-1] - self._newest) / (number * MAX_PAGE - 1)
+            number += (round((age - self._ends[-1]) / between) - 1) // MAX_PAGE
+        return number
+
+
+def worth_a_page(numbers: Iterable[int], page: int) -> bool:
+    """Whether reading on from page `page` answers enough of the waits whose batches are on pages `numbers`."""
+    answered = 0
+    for number, count in sorted(Counter(numbers).items()):
+        if number >= page:
+            answered += count
+            if answered - (number - page + 1) >= WORTH:
+                return True
+    return False

@@ -1,0 +1,67 @@
+"""One wait's place in a poller."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable
+from typing import Any
+
+from airflow_provider_batches.api import BatchesError, MessageBatch
+from airflow_provider_batches.waiting.outcome import Outcome
+from airflow_provider_batches.waiting.wait import Wait
+
+
+class PendingWait:
+    """One wait in a poller: when it is due, and where its answers go."""
+
+    __slots__ = ("_context", "_log", "due", "early", "on_change", "outcome", "suspicion", "wait")
+
+    def __init__(self, wait: Wait, due: float, log: Callable[[str], Any] | None) -> None:
+        self.wait = wait
+        self.due = due
+        #: From when on it is polled together with others.
+        self.early = due
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        #: How it ends if the list does not have the batch either.
+        self.suspicion: Outcome | None = None
+        self.on_change: Callable[[PendingWait], None] | None = None
+        self._log = log
+        # The poller has a context of its own; a wait's lines belong into its own task's log.
+        self._context = contextvars.copy_context() if log else None
+
+    def deliver(self, answer: MessageBatch | BatchesError) -> None:
+        """Take an answer: the wait ends, or is due again later."""
+        if self.outcome.done():
+            return
+        verdict, now = self.wait.on_answer(answer, time.time()), time.time()
+        if verdict.log_message and self._log and self._context:
+            self._context.run(self._log, verdict.log_message)
+        self.suspicion = verdict.outcome if verdict.unconfirmed else None
+        if verdict.outcome and not verdict.unconfirmed:
+            self.end(verdict.outcome)
+        else:
+            self._set_due(now + verdict.pause, now + verdict.pause / 2)
+
+    def postpone(self, until: float, error: BatchesError) -> None:
+        """Put the next poll off because of an error, but no further than to the end of the wait."""
+        if self.wait.end_time <= time.time():
+            self.deliver(error)
+        else:
+            self._set_due(min(until, self.wait.end_time), self.early)
+
+    def end(self, outcome: Outcome | BaseException) -> None:
+        """End the wait with an outcome, or with an error that is not the API's."""
+        if self.outcome.done():
+            return
+        if isinstance(outcome, Outcome):
+            self.outcome.set_result(outcome)
+        else:
+            self.outcome.set_exception(outcome)
+        self._set_due(float("inf"), float("inf"))
+
+    def _set_due(self, due: float, early: float) -> None:
+        self.due, self.early = due, early
+        if self.on_change:
+            self.on_change(self)

@@ -1,0 +1,159 @@
+"""One poller asks the API on behalf of many waits. docs/poller.md explains it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from airflow_provider_batches.api import AsyncBatchesClient
+from airflow_provider_batches.waiting.outcome import Outcome
+from airflow_provider_batches.waiting.pending import PendingWait
+from airflow_provider_batches.waiting.reader import Reader
+from airflow_provider_batches.waiting.wait import Wait
+
+#: Failures of the list in a row after which each batch is retrieved.
+LIST_FAILURES = 3
+#: Seconds that calls in flight have to end once nobody waits for them any more.
+GRACE = 0.5
+#: Seconds between log lines about the progress of several waits.
+PROGRESS = 60.0
+MAX_SLEEP = 86_400.0
+
+
+class Poller:
+    """Polls the batches of many waits through one client, for as long as there are waits.
+
+    :param open_client: Opens the client when the first wait comes; what it raises, that wait raises.
+    :param list_failures: See LIST_FAILURES.
+    """
+
+    def __init__(
+        self, open_client: Callable[[], Awaitable[AsyncBatchesClient]], list_failures: int = LIST_FAILURES
+    ) -> None:
+        self._open_client = open_client
+        self._list_failures = list_failures
+        self._lock = asyncio.Lock()
+        self._client: AsyncBatchesClient | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._pending: set[PendingWait] = set()
+        self._wake = asyncio.Event()
+        self._sleeps_until = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are waits."""
+        return bool(self._pending)
+
+    async def wait(
+        self,
+        waits: Sequence[Wait],
+        first_poll: float,
+        log: Callable[[str], Any],
+        gives_up: Callable[[Outcome], bool] = lambda outcome: outcome.status != "ended",
+        leave_at: float = float("inf"),
+    ) -> list[Outcome]:
+        """Return how the waits ended, once all have, or one in a way that fails them all.
+
+        :param first_poll: When to poll first, in seconds since the epoch.
+        :param log: Takes lines for the log: what happens to a single wait, or how many of several have ended.
+        :param gives_up: Whether an outcome ends them all.
+        :param leave_at: When to return what has ended so far, in seconds since the epoch: once the API has reacted to
+            each wait and its next poll would come later, though not while a wait doubts an answer.
+        """
+        pending = self._join(waits, first_poll, log)
+        try:
+            client = await self._start()
+            # A task that has seen its batch has an address that answers.
+            client.throttle.has_answered |= any(wait.seen_since is not None for wait in waits)
+            if first_poll < self._sleeps_until:
+                self._wake.set()
+            if len(pending) == 1 and leave_at == float("inf"):
+                return [await pending[0].outcome]
+            await _until_over(pending, log, gives_up, leave_at)
+            return [each.outcome.result() for each in pending if each.outcome.done()]
+        finally:
+            self._pending.difference_update(pending)
+            await self._stop()
+
+    def _join(self, waits: Sequence[Wait], first_poll: float, log: Callable[[str], Any]) -> list[PendingWait]:
+        # Not in `wait`, whose frames live as long as the waits: what a comprehension captures would live on in each.
+        pending = [PendingWait(wait, first_poll, log if len(waits) == 1 else None) for wait in waits]
+        self._pending.update(pending)
+        return pending
+
+    async def _start(self) -> AsyncBatchesClient:
+        async with self._lock:
+            if self._task and self._task.done():
+                await self._end()
+            if self._client is None:
+                self._client = await self._open_client()
+                # In an empty context: with that of the first wait, its log would be everybody's.
+                run = self._run(Reader(self._client, self._list_failures))
+                self._task = contextvars.Context().run(asyncio.create_task, run)
+            return self._client
+
+    async def _stop(self) -> None:
+        async with self._lock:
+            if not self._pending:
+                await self._end()
+
+    async def _end(self) -> None:
+        if self._task and self._client:
+            self._wake.set()
+            # A call that is canceled while its connection is being made would leave that open.
+            await asyncio.wait([self._task], timeout=GRACE)
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            await self._client.aclose()
+            self._task = self._client = None
+
+    async def _run(self, reader: Reader) -> None:
+        try:
+            while self._pending:
+                await self._sleep_until(min(each.due for each in self._pending))
+                await reader.poll(self._pending)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # No wait may hang because of a mistake in here.
+            for each in self._pending:
+                each.end(error)
+
+    async def _sleep_until(self, due: float) -> None:
+        self._wake.clear()
+        self._sleeps_until = due
+        # Not asyncio.wait_for, which up to Python 3.11 loses a cancel that comes as `_wake` is set.
+        alarm = asyncio.get_running_loop().call_later(max(0.0, min(due - time.time(), MAX_SLEEP)), self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            alarm.cancel()
+        self._sleeps_until = 0.0
+
+
+async def _until_over(
+    pending: list[PendingWait], log: Callable[[str], Any], gives_up: Callable[[Outcome], bool], leave_at: float
+) -> None:
+    """Return once all waits have ended, or can be left, or one fails them all; log now and then how many have ended."""
+    over, open_waits = asyncio.Event(), set(pending)
+
+    def check(each: PendingWait) -> None:
+        done = each.outcome.done()
+        if done or (each.due > leave_at and not each.wait.doubtful):
+            open_waits.discard(each)
+        else:
+            open_waits.add(each)
+        if not open_waits or (done and (each.outcome.exception() or gives_up(each.outcome.result()))):
+            over.set()
+
+    for each in pending:
+        each.on_change = check
+    while open_waits and not over.is_set():
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(over.wait(), PROGRESS)
+        if len(pending) > 1:
+            log(f"{sum(each.outcome.done() for each in pending)} of {len(pending)} batches have ended.")

@@ -1,0 +1,145 @@
+"""Whether a wait for a batch continues, and when to poll next. Pure: no I/O and no clock of its own."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime, timezone
+
+from airflow_provider_batches.api import BatchesError, MessageBatch, NotFoundError
+from airflow_provider_batches.api.evidence import Proof
+from airflow_provider_batches.api.flows import not_found
+from airflow_provider_batches.api.retry import NOT_FOUND_PAUSES
+from airflow_provider_batches.waiting.outcome import Outcome, Status, describe
+
+#: Seconds before the second poll; the pauses double from there up to the poll interval.
+SECOND_POLL = 2.0
+#: The most seconds that a `retry-after` puts the next poll off.
+MAX_RETRY_AFTER = 600.0
+#: Seconds between log lines of a wait in which nothing changes.
+LOG_EVERY = 600.0
+#: Answers that end a wait only if they last, and the seconds between the polls meanwhile.
+_DOUBTS = {
+    Proof.NOT_FOUND: NOT_FOUND_PAUSES,
+    Proof.SPEND_LIMIT: (10.0,),
+    Proof.WRONG_ADDRESS: (2.0, 4.0, 8.0, 16.0, 32.0),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What follows from one poll.
+
+    :param outcome: How the wait ends. None: it continues.
+    :param pause: Seconds until the next poll.
+    :param log_message: What is worth logging.
+    :param unconfirmed: Whether the outcome counts only if the list of batches does not have the batch either.
+    """
+
+    outcome: Outcome | None = None
+    pause: float = 0.0
+    log_message: str | None = None
+    unconfirmed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Wait:
+    """Decides, poll by poll, whether one wait continues.
+
+    :param batch_id: The batch waited for.
+    :param poll_interval: Seconds between polls once the wait has settled; it polls more often at first.
+    :param start_time: When the wait began, in seconds since the epoch.
+    :param end_time: When it is given up, in seconds since the epoch; the last poll is at this time.
+    :param second_poll: Seconds between the first poll and the second.
+    :param seen_since: If the batch has been seen before: since when it can be in the list, in seconds since the epoch.
+    :param confirm: Whether the list must have answered before a batch that was never seen counts as missing.
+    """
+
+    batch_id: str
+    _: KW_ONLY
+    poll_interval: float
+    start_time: float
+    end_time: float
+    second_poll: float = SECOND_POLL
+    seen_since: float | None = None
+    confirm: bool = False
+    #: When the batch was created, in seconds since the epoch; None before the first answer.
+    created_at: float | None = field(default=None, init=False)
+    #: The last batch, as text: thousands of waits keep theirs, and objects would burden the garbage collector.
+    _seen: str | None = field(default=None, init=False)
+    _trouble: BatchesError | None = field(default=None, init=False)
+    _doubts: Counter[Proof] | None = field(default=None, init=False)
+    _failures: int = field(default=0, init=False)
+    _logged: str = field(default="", init=False)
+    _logged_at: float = field(default=0.0, init=False)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the last answer may end the wait if it lasts: another process would begin to doubt anew."""
+        return self._trouble is not None and self._trouble.evidence.proof in _DOUBTS
+
+    def on_answer(self, answer: MessageBatch | BatchesError, now: float) -> Verdict:
+        """Judge what a poll at `now` (seconds since the epoch) brought."""
+        if isinstance(answer, MessageBatch):
+            return self._on_batch(answer, now)
+        self._trouble = answer
+        proof = answer.evidence.proof
+        if proof in _DOUBTS:
+            self._doubts = self._doubts or Counter()
+            self._doubts[proof] += 1
+            left = _DOUBTS[proof][self._doubts[proof] - 1 :]
+            if left:
+                return self._continue(left[0], now, answer)
+            if isinstance(answer, NotFoundError):
+                believed = not_found(self.batch_id, answer)
+                unconfirmed = self.confirm or self.seen_since is not None
+                return Verdict(self._end("missing", str(believed), believed), unconfirmed=unconfirmed)
+        # Not `retryable`: whatever an answer says of itself, an outage does not end a wait.
+        if proof not in (Proof.NOTHING, Proof.RATE_LIMIT):
+            return Verdict(self._end("refused", str(answer), answer))
+        self._failures += 1
+        return self._continue(self._settling(2.0 ** min(self._failures, 20)), now, answer)
+
+    def _on_batch(self, batch: MessageBatch, now: float) -> Verdict:
+        self._seen = batch.model_dump_json()
+        self.created_at = self.seen_since = batch.created_at.timestamp()
+        self._trouble, self._doubts, self._failures = None, None, 0
+        if batch.ended:
+            return Verdict(self._end("ended", f"Batch {self.batch_id} has ended: {describe(batch)}."))
+        return self._continue(self._settling(now - self.start_time), now, batch)
+
+    def _settling(self, pause: float) -> float:
+        return min(self.poll_interval, max(self.second_poll, pause))
+
+    def _continue(self, pause: float, now: float, answer: MessageBatch | BatchesError) -> Verdict:
+        if now >= self.end_time:
+            return Verdict(self._end("timeout", self._timeout_text(), self._trouble))
+        asked = min(MAX_RETRY_AFTER, self._trouble.retry_after or 0.0) if self._trouble else 0.0
+        pause = min(max(pause, asked), self.end_time - now)
+        return Verdict(pause=pause, log_message=self._log_message(answer, pause, now))
+
+    def _end(self, status: Status, message: str, error: BatchesError | None = None) -> Outcome:
+        snapshot = json.loads(self._seen) if self._seen else None
+        retryable = status == "refused" and error is not None and type(error).retryable
+        return Outcome(status, self.batch_id, message, snapshot, error, retryable)
+
+    def _log_message(self, answer: MessageBatch | BatchesError, pause: float, now: float) -> str | None:
+        """Return a line if something has changed, and now and then if nothing has."""
+        key = answer.processing_status if isinstance(answer, MessageBatch) else type(answer).__name__
+        if key == self._logged and now - self._logged_at < LOG_EVERY:
+            return None
+        self._logged, self._logged_at = key, now
+        if isinstance(answer, MessageBatch):
+            return f"Batch {self.batch_id} is {describe(answer)}; next poll in {pause:.0f} s."
+        return f"{answer} Next poll in {pause:.0f} s."
+
+    def _timeout_text(self) -> str:
+        until = datetime.fromtimestamp(self.end_time, timezone.utc).isoformat(timespec="seconds")
+        batch = MessageBatch.model_validate_json(self._seen) if self._seen else None
+        seen = f"it was last seen {describe(batch)}" if batch else "no poll has succeeded lately"
+        trouble = f"; the last answer: {str(self._trouble).rstrip('.')}" if self._trouble else ""
+        return (
+            f"Batch {self.batch_id} had not ended at {until}, after {self.end_time - self.start_time:.0f} s: "
+            f"{seen}{trouble}. The batch is still running. Increase `timeout`, or cancel it."
+        )
