@@ -101,13 +101,14 @@ class BatchesClient(BaseClient[httpx.Client]):
         while not walk.ended:
             yield from walk.new(self.page(walk))
 
-    def cancel(self, batch_id: str, *, confirm: bool = False) -> MessageBatch:
+    def cancel(self, batch_id: str, seen: datetime | None = None, *, confirm: bool = False) -> MessageBatch:
         """Return the batch once it is canceling or has ended, which it may have been before.
 
+        :param seen: When the batch was created, if it has been seen: it is gone only if the list does not have it.
         :param confirm: Whether the list must have answered before the batch counts as unknown. Default False.
         :raises NotFoundError: The API does not know the batch.
         """
-        return self._run(self._flows.cancel(batch_id, confirm=confirm))
+        return self._run(self._flows.cancel(batch_id, seen, confirm=confirm))
 
     def delete(self, batch_id: str, seen: datetime | None = None) -> DeletedBatch:
         """Delete the batch with its results.
@@ -220,9 +221,11 @@ class AsyncBatchesClient(BaseClient[httpx.AsyncClient]):
         """See BatchesClient.page."""
         return await self._run(self._flows.page(pager or Pager(), retries, doubt=doubt))
 
-    async def listed(self, batch_ids: Collection[str], since: datetime | None) -> set[str]:
+    async def listed(
+        self, batch_ids: Collection[str], since: datetime | None, *, retries: int | None = None
+    ) -> set[str]:
         """Return which of the batches the list has, read down to those created at `since`; None: its first page."""
-        return await self._run(self._flows.listed(batch_ids, since))
+        return await self._run(self._flows.listed(batch_ids, since, retries))
 
     async def list(
         self,
@@ -238,9 +241,9 @@ class AsyncBatchesClient(BaseClient[httpx.AsyncClient]):
             for batch in walk.new(await self.page(walk)):
                 yield batch
 
-    async def cancel(self, batch_id: str, *, confirm: bool = False) -> MessageBatch:
+    async def cancel(self, batch_id: str, seen: datetime | None = None, *, confirm: bool = False) -> MessageBatch:
         """See BatchesClient.cancel."""
-        return await self._run(self._flows.cancel(batch_id, confirm=confirm))
+        return await self._run(self._flows.cancel(batch_id, seen, confirm=confirm))
 
     async def delete(self, batch_id: str, seen: datetime | None = None) -> DeletedBatch:
         """See BatchesClient.delete."""

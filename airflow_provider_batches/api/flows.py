@@ -25,7 +25,13 @@ from airflow_provider_batches.api.errors import (
 from airflow_provider_batches.api.evidence import Proof
 from airflow_provider_batches.api.models import BatchPage, DeletedBatch, MessageBatch, read_batch
 from airflow_provider_batches.api.pager import Pager
-from airflow_provider_batches.api.retry import KEY_PAUSES, NOT_FOUND_PAUSES, WORKING_KEY_PAUSES, Retry
+from airflow_provider_batches.api.retry import (
+    KEY_PAUSES,
+    NOT_FOUND_PAUSES,
+    SPEND_LIMIT_PAUSES,
+    WORKING_KEY_PAUSES,
+    Retry,
+)
 from airflow_provider_batches.api.throttle import Throttle
 
 log = logging.getLogger(__name__)
@@ -85,6 +91,9 @@ class Flows:
                 pause = None if may_exist else retry.pause(error)
                 if pause is None:
                     error.answer_was_lost = lost
+                    if retries == 0 and doubt and evidence.proof is Proof.KEY_REFUSED:
+                        # Who polls asks again later.
+                        yield Renew()
                     if retry.failures > 1:
                         error.add(f"Given up after {retry.failures} attempts.")
                     if may_exist:
@@ -99,11 +108,13 @@ class Flows:
                 yield Renew()
 
     def _retry(self, retries: int | None, doubt: bool) -> Retry:
-        polls = retries == 0 or self.throttle.patient
-        key_pauses = WORKING_KEY_PAUSES if polls and self.throttle.has_answered else KEY_PAUSES
-        return self.throttle.retry(
-            self.attempts if retries is None else retries + 1, {Proof.KEY_REFUSED: key_pauses} if doubt else {}
-        )
+        doubts: dict[Proof, tuple[float, ...]] = {}
+        if doubt and retries != 0:
+            patient = self.throttle.patient
+            doubts[Proof.KEY_REFUSED] = WORKING_KEY_PAUSES if patient and self.throttle.has_answered else KEY_PAUSES
+            if patient:
+                doubts[Proof.SPEND_LIMIT] = SPEND_LIMIT_PAUSES
+        return self.throttle.retry(self.attempts if retries is None else retries + 1, doubts)
 
     def page(self, pager: Pager, retries: int | None = None, *, doubt: bool = True) -> Flow[BatchPage]:
         """Return the next page of the list."""
@@ -131,24 +142,24 @@ class Flows:
             log.info("The API does not know batch %s; retrying in %g s", batch_id, pause)
             yield Pause(pause)
 
-    def listed(self, batch_ids: Collection[str], since: datetime | None) -> Flow[set[str]]:
+    def listed(self, batch_ids: Collection[str], since: datetime | None, retries: int | None = None) -> Flow[set[str]]:
         """Return which of the batches the list has, read down to those created at `since`; None: its first page."""
         pager, found = Pager(), set[str]()
         while not pager.ended and len(found) < len(batch_ids):
-            page = yield from self.page(pager)
+            page = yield from self.page(pager, retries)
             found |= {str(raw.get("id")) for raw in page.data} & set(batch_ids)
             if page.data and (since is None or read_batch(page.data[-1]).created_at < since):
                 break
         return found
 
-    def cancel(self, batch_id: str, *, confirm: bool = False) -> Flow[MessageBatch]:
+    def cancel(self, batch_id: str, seen: datetime | None = None, *, confirm: bool = False) -> Flow[MessageBatch]:
         """Return the batch once it is canceling or has ended, no matter who canceled it."""
 
         def stopping(batch: MessageBatch) -> MessageBatch | None:
             stopped = batch.ended or batch.processing_status == "canceling" or batch.cancel_initiated_at
             return batch if stopped else None
 
-        return (yield from self._settled(endpoints.cancel(batch_id), stopping, confirm=confirm))
+        return (yield from self._settled(endpoints.cancel(batch_id), stopping, seen, confirm=confirm))
 
     def delete(self, batch_id: str, seen: datetime | None = None) -> Flow[DeletedBatch]:
         """Return once the batch is gone; a batch that has not ended is an error and stays."""

@@ -132,7 +132,7 @@ def _hint(call: Call[Any], status: int, kind: type[BatchesError], settings: Clie
         hint = "Redirects are not followed, so that no other host sees the key: set {base_url}."
     elif kind is RequestTooLargeError and not call.body:
         hint = "This call is small: check {proxy}."
-    elif kind is APIStatusError and call.path == PATH and not call.creates:
+    elif status == 404 and kind is APIStatusError and call.path == PATH:
         hint = "Check {base_url}: it serves no batches."
     return hint.format_map({name: settings.label(name) for name in ("api_key", "base_url", "proxy")})
 

@@ -20,6 +20,8 @@ NOT_FOUND_PAUSES = (1.0, 2.0, 4.0)
 #: The same for a refused key, which may have been rotated; the second is for one that has worked before.
 KEY_PAUSES = (1.0, 3.0, 6.0)
 WORKING_KEY_PAUSES = (*KEY_PAUSES, 20.0, 30.0)
+#: Seconds before a poller or a patient client believes a spend limit.
+SPEND_LIMIT_PAUSES = (10.0,)
 
 
 def backoff(attempt: int, error: BatchesError | None = None, chance: Callable[[], float] = random.random) -> float:
@@ -52,7 +54,9 @@ class Retry:
     def pause(self, error: BatchesError) -> float | None:
         """Return the seconds until the next attempt, None to give up."""
         self.failures += 1
-        proof = Proof.NOTHING if error.should_retry else error.evidence.proof
+        proof = error.evidence.proof
+        if error.should_retry and proof not in self._doubts:
+            proof = Proof.NOTHING
         if proof in self._doubts:
             left = self._doubts[proof][self._counts[proof] :]
             self._counts[proof] += 1

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from airflow_provider_batches import api
 from airflow_provider_batches.api.endpoints import check_batch_id
+from airflow_provider_batches.api.evidence import Proof
 from airflow_provider_batches.api.retry import Retry
 from airflow_provider_batches.storage.folder import Folder, digest
 
@@ -233,4 +234,6 @@ class Saver:
 def _has_none(batch: api.MessageBatch, error: api.APIStatusError) -> bool:
     """Whether the API refused because no request of the batch was answered."""
     answered = batch.request_counts.succeeded + batch.request_counts.errored
-    return batch.ended and batch.results_url is None and not answered and 400 <= error.status < 500
+    # A refused key, a rate limit or an unknown batch would be no reason to delete it without results.
+    is_about_results = error.evidence.proof in (Proof.DEPENDS_ON_STATE, Proof.REFUSED) and error.status != 403
+    return batch.ended and batch.results_url is None and not answered and is_about_results

@@ -146,8 +146,7 @@ class Teardown:
             # A new batch may not have been in the list yet.
             await asyncio.sleep(self._listed_at + LIST_LAG - time.monotonic())
             return self._learn(await self.client.retrieve(record.batch_id))
-        seen = None if record.seen_since is None else datetime.fromtimestamp(record.seen_since, timezone.utc)
-        return self._learn(await self.client.find(record.batch_id, seen, confirm=True))
+        return self._learn(await self.client.find(record.batch_id, record.seen_at, confirm=True))
 
     async def _each(self, records: Iterable[Record], work: Callable[[Record], Awaitable[None]]) -> None:
         """Do the work for each batch, a few at a time; a failure of one stops none of the others."""
@@ -186,15 +185,10 @@ class Teardown:
             if self._is_stopping(record):
                 return
         try:
-            batch = self._learn(await self.client.cancel(record.batch_id, confirm=record.seen_since is None))
+            batch = self._learn(await self.client.cancel(record.batch_id, record.seen_at, confirm=True))
         except BatchesError as error:
-            # A batch that was seen is gone only if the list does not have it; `_finish` checks that.
-            is_doubtful = isinstance(error, NotFoundError) and record.seen_since is not None
-            record.uncanceled = error.retryable or is_doubtful
-            if not is_doubtful:
-                raise
-            self._seen.pop(record.batch_id, None)
-            return
+            record.uncanceled = error.retryable
+            raise
         record.error, record.uncanceled = None, False
         if batch.cancel_initiated_at is not None or not batch.ended:
             record.canceled, record.cancel_request_id = True, batch.request_id

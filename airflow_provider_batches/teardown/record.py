@@ -41,6 +41,11 @@ class Record:
         """Whether nothing is left to do."""
         return self.outcome != "left"
 
+    @property
+    def seen_at(self) -> datetime | None:
+        """`seen_since` as a time."""
+        return None if self.seen_since is None else datetime.fromtimestamp(self.seen_since, timezone.utc)
+
 
 @dataclass
 class Tally:

@@ -73,7 +73,7 @@ class Reader:
             # It is about the connection, not about a batch.
             if error.evidence.proof is Proof.RATE_LIMIT:
                 self._held_by = error
-                log.warning("%d waits are held back. %s", len(everyone), error)
+                log.warning("Waits that are held back: %d. %s", len(everyone), error)
             else:
                 await _deliver(error, everyone)
 
@@ -154,7 +154,7 @@ class Reader:
         seen = [each.wait.seen_since for each in suspects if each.wait.seen_since is not None]
         since = datetime.fromtimestamp(min(seen), timezone.utc) if seen else None
         try:
-            listed = await self._client.listed({each.wait.batch_id for each in suspects}, since)
+            listed = await self._client.listed({each.wait.batch_id for each in suspects}, since, retries=0)
         except BatchesError as error:
             if error.evidence.proof in _FOR_ALL and not _is_list_refused(error):
                 raise

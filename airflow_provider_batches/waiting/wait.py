@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from airflow_provider_batches.api import BatchesError, MessageBatch, NotFoundError
 from airflow_provider_batches.api.evidence import Proof
 from airflow_provider_batches.api.flows import not_found
-from airflow_provider_batches.api.retry import NOT_FOUND_PAUSES
+from airflow_provider_batches.api.retry import KEY_PAUSES, NOT_FOUND_PAUSES, SPEND_LIMIT_PAUSES, WORKING_KEY_PAUSES
 from airflow_provider_batches.waiting.outcome import Outcome, Status, describe
 
 #: Seconds before the second poll; the pauses double from there up to the poll interval.
@@ -22,7 +22,8 @@ LOG_EVERY = 600.0
 #: Answers that end a wait only if they last, and the seconds between the polls meanwhile.
 _DOUBTS = {
     Proof.NOT_FOUND: NOT_FOUND_PAUSES,
-    Proof.SPEND_LIMIT: (10.0,),
+    Proof.KEY_REFUSED: WORKING_KEY_PAUSES,
+    Proof.SPEND_LIMIT: SPEND_LIMIT_PAUSES,
     Proof.WRONG_ADDRESS: (2.0, 4.0, 8.0, 16.0, 32.0),
 }
 
@@ -88,7 +89,8 @@ class Wait:
         if proof in _DOUBTS:
             self._doubts = self._doubts or Counter()
             self._doubts[proof] += 1
-            left = _DOUBTS[proof][self._doubts[proof] - 1 :]
+            has_worked = proof is not Proof.KEY_REFUSED or self.seen_since is not None
+            left = (_DOUBTS[proof] if has_worked else KEY_PAUSES)[self._doubts[proof] - 1 :]
             if left:
                 return self._continue(left[0], now, answer)
             if isinstance(answer, NotFoundError):

@@ -190,7 +190,7 @@ def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     # What is first imported later would keep what is set here.
     for module in ("operators.batches", "operators.results", "operators.teardown", "sensors.batches"):
         importlib.import_module(f"{PACKAGE}.{module}")
-    for name in ("NOT_FOUND_PAUSES", "KEY_PAUSES", "WORKING_KEY_PAUSES"):
+    for name in ("NOT_FOUND_PAUSES", "KEY_PAUSES", "WORKING_KEY_PAUSES", "SPEND_LIMIT_PAUSES"):
         set_everywhere(monkeypatch, name, (DOUBT,) * len(getattr(retry, name)))
     for proof, pauses in wait._DOUBTS.items():
         monkeypatch.setitem(wait._DOUBTS, proof, (DOUBT,) * len(pauses))

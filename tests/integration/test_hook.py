@@ -388,7 +388,7 @@ def test_an_outage_of_501_answers_does_not_end_a_wait(api: Emulator) -> None:
 def test_a_key_that_is_replaced_meanwhile_does_not_end_a_wait(
     api: Emulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_batches.api.flows.KEY_PAUSES", (0.2,) * 10)
+    monkeypatch.setattr("airflow_provider_batches.waiting.wait.KEY_PAUSES", (0.2,) * 10)
     connect(host=api.url, password="sk-ant-old")
     threading.Timer(0.5, lambda: connect(host=api.url, password=api.api_key)).start()
     assert BatchesHook().wait_for_batch(api.add_batch(status="ended"), timeout=30).ended

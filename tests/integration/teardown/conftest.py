@@ -21,6 +21,7 @@ def make_brisk(monkeypatch: pytest.MonkeyPatch) -> None:
         ("api.flows", "NOT_FOUND_PAUSES", again),
         ("api.flows", "KEY_PAUSES", again),
         ("api.flows", "WORKING_KEY_PAUSES", again),
+        ("api.flows", "SPEND_LIMIT_PAUSES", (0.001,)),
         ("api.retry", "backoff", lambda *_: 0.0),
         ("api.throttle", "backoff", lambda *_: 0.01),
         ("api.throttle", "FIRST_GAP", 0.001),

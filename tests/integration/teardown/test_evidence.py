@@ -137,9 +137,10 @@ class TestABatchIsGone:
             vanish()
         elif seen == "by the try before":
             made = task(older_than="PT1H", limit=1)
-            api.fault(Fault("cancel", status=402))
+            api.fault(Fault("cancel", status=402, times=None))
             with pytest.raises(AirflowFailException):
                 made.run()
+            api.clear_faults()
             vanish()
         else:
             made = task(batch_ids=[batch_id])

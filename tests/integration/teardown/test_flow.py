@@ -458,15 +458,23 @@ class TestFailing:
         with pytest.raises(AirflowFailException, match=batch_id):
             task(batch_ids=[batch_id]).run()
 
-    def test_a_spend_limit_ends_the_task_at_once_and_permanently(self, api: Emulator, task: MakeTask) -> None:
+    def test_a_spend_limit_that_lasts_ends_the_task_for_all_batches_and_permanently(
+        self, api: Emulator, task: MakeTask
+    ) -> None:
         batch_ids = [api.add_batch(status="in_progress") for _ in range(50)]
         api.fault(Fault("cancel", status=402, times=None, after=3))
 
         with pytest.raises(AirflowFailException, match=r"(?s)50 failed.*402.*It was not tried"):
             task(batch_ids=batch_ids, max_in_flight=4).run()
 
-        assert api.count("cancel") <= 8
+        assert api.count("cancel") <= 12
         assert api.count("list") == 1
+
+    def test_a_spend_limit_that_is_raised_meanwhile_is_not_noticed(self, api: Emulator, task: MakeTask) -> None:
+        batch_ids = [api.add_batch(status="in_progress") for _ in range(5)]
+        api.fault(Fault("cancel", status=402))
+
+        assert task(batch_ids=batch_ids).run()["deleted"] == 5
 
     def test_a_cancel_that_fails_is_left_to_a_retry_and_not_to_a_wait_that_costs_money(
         self, api: Emulator, task: MakeTask

@@ -241,17 +241,20 @@ class TestARefusedKey:
         assert (type(error), error.retryable, run.steps) == (AccessDeniedError, True, self.with_renewals(KEY_PAUSES))
         assert sum(KEY_PAUSES) == 10
 
-    @pytest.mark.parametrize("throttle", [{}, {"patient": True}], ids=["poller", "patient"])
-    def test_that_has_worked_is_read_anew_for_a_minute_by_who_can_wait(self, throttle):
-        run = Run(6, has_answered=True, **throttle)
-        run(run.flows.call(RETRIEVE, None if throttle else 0), 401)
+    def test_that_has_worked_is_read_anew_for_a_minute_by_a_patient_client(self):
+        run = Run(6, has_answered=True, patient=True)
+        run(run.flows.call(RETRIEVE), 401)
         assert (run.steps, sum(WORKING_KEY_PAUSES)) == (self.with_renewals(WORKING_KEY_PAUSES), 60)
 
-    @pytest.mark.parametrize("throttle", [{}, {"patient": True}], ids=["poller", "patient"])
-    def test_that_has_never_worked_is_given_up_after_ten_seconds(self, throttle):
-        run = Run(6, **throttle)
-        run(run.flows.call(RETRIEVE, 0), 401)
+    def test_that_has_never_worked_is_given_up_after_ten_seconds_by_a_patient_client(self):
+        run = Run(6, patient=True)
+        run(run.flows.call(RETRIEVE), 401)
         assert run.pauses == list(KEY_PAUSES)
+
+    def test_is_read_anew_for_the_next_poll_of_who_polls(self):
+        run = Run(6, has_answered=True)
+        error = run(run.flows.call(RETRIEVE, 0), 401)
+        assert (type(error), run.steps) == (AccessDeniedError, [GET, "renew"])
 
     def test_that_has_worked_is_given_up_after_ten_seconds_by_a_single_call(self):
         run = Run(6, has_answered=True)

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_batches import api
+from airflow_provider_batches.api import endpoints
+from airflow_provider_batches.api.evidence import judge
 from airflow_provider_batches.api.streams import ResultBytes
 from airflow_provider_batches.results.saving import SavedFileError, Saver, StoppedError
 from airflow_provider_batches.storage.folder import Folder
@@ -52,7 +54,9 @@ def cut_short() -> Exception:
 
 
 def refused(status: int) -> Exception:
-    return api.APIStatusError("It was refused.", status=status)
+    error = api.APIStatusError("It was refused.", status=status)
+    error.evidence = judge(endpoints.results("msgbatch_1"), status, own=True)
+    return error
 
 
 @pytest.fixture
@@ -98,7 +102,7 @@ class TestRetries:
 
 class TestMissingResults:
     def test_are_recorded(self, saver: Saver, tmp_path: Path) -> None:
-        client: Any = Client(refused(404))
+        client: Any = Client(refused(400))
 
         saved = saver.save(client, ended(results_url=None, canceled=3))
 
@@ -111,9 +115,9 @@ class TestMissingResults:
         [
             (ended(canceled=3), 404),
             (ended(results_url=None, canceled=2, errored=1), 404),
-            (ended(results_url=None, canceled=3), 500),
+            *((ended(results_url=None, canceled=3), status) for status in (401, 402, 403, 404, 429, 500)),
         ],
-        ids=["results URL", "an answer", "server error"],
+        ids=["results URL", "an answer", "401", "402", "403", "404", "429", "500"],
     )
     def test_are_not_assumed(self, saver: Saver, batch: api.MessageBatch, status: int) -> None:
         client: Any = Client(refused(status))

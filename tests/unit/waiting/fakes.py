@@ -93,7 +93,8 @@ class FakeClient:
         await self._ask(batch_id, error)
         return self.batches[batch_id]
 
-    async def listed(self, batch_ids: Collection[str], since: datetime | None) -> set[str]:
+    async def listed(self, batch_ids: Collection[str], since: datetime | None, *, retries: int) -> set[str]:
+        assert retries == 0
         await self._ask(f"listed {','.join(sorted(batch_ids))} since {since and since.timestamp()}", None)
         return set(batch_ids) & set(self.batches)
 

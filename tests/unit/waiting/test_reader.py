@@ -264,7 +264,7 @@ class TestABatchThatWasSeen:
         ("error", "status"),
         [
             (ServerError("down", status=503), None),
-            (AccessDeniedError("no lists", status=403), "refused"),
+            (AccessDeniedError("no lists", status=403), None),
             (APIStatusError("no lists", status=404), "refused"),
         ],
         ids=["outage", "403", "404"],
@@ -274,7 +274,7 @@ class TestABatchThatWasSeen:
     ) -> None:
         waiters = make(20)
 
-        async def listed(*_: Any) -> Any:
+        async def listed(*_: Any, **__: Any) -> Any:
             raise error
 
         monkeypatch.setattr(waiters.client, "listed", listed)
@@ -287,7 +287,7 @@ class TestABatchThatWasSeen:
         waiters = make(20)
         (lost,) = waiters.add(99, confirm=True)
 
-        async def listed(*_: Any) -> set[str]:
+        async def listed(*_: Any, **__: Any) -> set[str]:
             lost.outcome.cancel()
             return set()
 
@@ -298,28 +298,32 @@ class TestABatchThatWasSeen:
 
 class TestAnAnswerForAll:
     @pytest.mark.parametrize("waits", [2, 30])
-    async def test_a_refused_key_ends_every_wait(self, waits: int, make: Any) -> None:
+    async def test_a_refused_key_ends_every_wait_if_it_lasts(self, waits: int, make: Any) -> None:
         waiters = make(30)
         waiters.add(*range(waits))
         waiters.pending[0].due += 100
         waiters.client.error = AccessDeniedError("no", status=401)
-        assert len(await waiters.cycle()) == 1
+        # The first wait of two is not due at first: it is polled alone.
+        requests = [len(await waiters.cycle(pause)) for pause in (0, 1, 3)]
+        assert requests == ([1, 2, 2] if waits == 2 else [1, 1, 1])
+        assert waiters.statuses == {None}
+        await waiters.cycle(6)
         assert waiters.statuses == {"refused"}
         assert all(each.outcome.result().retryable for each in waiters.pending)
 
-    async def test_a_refused_key_of_the_list_ends_every_wait_in_doubt_too(
+    async def test_a_refused_key_of_the_list_puts_every_wait_in_doubt_too(
         self, make: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         waiters = make(3)
 
-        async def listed(*_: Any) -> Any:
+        async def listed(*_: Any, **__: Any) -> Any:
             raise AccessDeniedError("no", status=401)
 
         monkeypatch.setattr(waiters.client, "listed", listed)
-        waiters.add(0, 99, confirm=True)
+        waits = waiters.add(0, 99, confirm=True)
         for pause in (0, 1, 2, 4):
             await waiters.cycle(pause)
-        assert waiters.statuses == {"refused"}
+        assert [each.wait.doubtful for each in waits] == [True, True]
 
     async def test_a_spend_limit_ends_every_wait_if_it_lasts_for_ten_seconds(self, make: Any) -> None:
         waiters = make(3)

@@ -56,11 +56,13 @@ PASSING = [
     refused(503, x_should_retry="false"),
 ]
 #: What ends a wait at once: of a refused key, the client has made sure before.
-FINAL = [refused(status) for status in (400, 401, 403, 413)] + [refused(401, x_should_retry="true")]
+FINAL = [refused(status) for status in (400, 413)] + [refused(400, x_should_retry="true")]
 #: What ends a wait if it lasts, and the seconds between the polls meanwhile.
 DOUBTS = {
     "missing": (missing(), [1, 2, 4], "missing"),
     "spend limit": (refused(402), [10], "refused"),
+    "key": (refused(401), [1, 3, 6], "refused"),
+    "key, says to retry": (refused(403, x_should_retry="true"), [1, 3, 6], "refused"),
     "wrong address": (refused(404, own=False, has_answered=False), [2, 4, 8, 16, 32], "refused"),
 }
 
@@ -153,7 +155,11 @@ class TestAWait:
     @pytest.mark.parametrize("says", ["true", "false"])
     def test_that_ends_with_a_refused_key_is_retryable_whatever_the_answer_says(self, status, says):
         error = refused(status, x_should_retry=says)
-        assert (type(error), a_wait().on_answer(error, START).outcome.retryable) == (AccessDeniedError, True)
+        assert (type(error), tell(a_wait(), [], error).outcome.retryable) == (AccessDeniedError, True)
+
+    def test_doubts_for_a_minute_a_refused_key_that_has_worked(self, batch):
+        story = tell(a_wait(), [batch()], refused(401))
+        assert story.pauses[1:] == [1, 3, 6, 20, 30]
 
     @pytest.mark.parametrize("error", PASSING, ids=str)
     def test_continues_through_trouble_that_passes(self, error, batch):
