@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, timezone
 
 from airflow_provider_batches.api import BatchesError, MessageBatch, NotFoundError
 from airflow_provider_batches.api.evidence import Proof
 from airflow_provider_batches.api.flows import not_found
-from airflow_provider_batches.api.retry import KEY_PAUSES, NOT_FOUND_PAUSES, SPEND_LIMIT_PAUSES, WORKING_KEY_PAUSES
+from airflow_provider_batches.api.retry import (
+    KEY_PAUSES,
+    NOT_FOUND_PAUSES,
+    SPEND_LIMIT_PAUSES,
+    WORKING_KEY_PAUSES,
+    Retry,
+)
 from airflow_provider_batches.waiting.outcome import Outcome, Status, describe
 
 #: Seconds before the second poll; the pauses double from there up to the poll interval.
@@ -70,7 +75,7 @@ class Wait:
     #: The last batch, as text: thousands of waits keep theirs, and objects would burden the garbage collector.
     _seen: str | None = field(default=None, init=False)
     _trouble: BatchesError | None = field(default=None, init=False)
-    _doubts: Counter[Proof] | None = field(default=None, init=False)
+    _retry: Retry | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
     _logged: str = field(default="", init=False)
     _logged_at: float = field(default=0.0, init=False)
@@ -87,12 +92,11 @@ class Wait:
         self._trouble = answer
         proof = answer.evidence.proof
         if proof in _DOUBTS:
-            self._doubts = self._doubts or Counter()
-            self._doubts[proof] += 1
-            has_worked = proof is not Proof.KEY_REFUSED or self.seen_since is not None
-            left = (_DOUBTS[proof] if has_worked else KEY_PAUSES)[self._doubts[proof] - 1 :]
-            if left:
-                return self._continue(left[0], now, answer)
+            has_worked = self.seen_since is not None
+            self._retry = self._retry or Retry(1, _DOUBTS if has_worked else _DOUBTS | {Proof.KEY_REFUSED: KEY_PAUSES})
+            pause = self._retry.pause(answer)
+            if pause is not None:
+                return self._continue(pause, now, answer)
             if isinstance(answer, NotFoundError):
                 believed = not_found(self.batch_id, answer)
                 unconfirmed = self.confirm or self.seen_since is not None
@@ -106,7 +110,7 @@ class Wait:
     def _on_batch(self, batch: MessageBatch, now: float) -> Verdict:
         self._seen = batch.model_dump_json()
         self.created_at = self.seen_since = batch.created_at.timestamp()
-        self._trouble, self._doubts, self._failures = None, None, 0
+        self._trouble, self._retry, self._failures = None, None, 0
         if batch.ended:
             return Verdict(self._end("ended", f"Batch {self.batch_id} has ended: {describe(batch)}."))
         return self._continue(self._settling(now - self.start_time), now, batch)
