@@ -57,7 +57,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     :param fail_on_partial_error: Whether errored or expired requests fail the task. Default False: a warning is logged.
     :param ignore_if_missing: Whether a batch that the API does not know is success. Default False.
     :param cancel_on_kill: Whether to cancel the batch when a person ends the task, though not when it times out.
-        Default False: a sensor does not own the batch. For a deferred task this requires Airflow 3.3+.
+        Default False: a sensor does not own the batch. Requires Airflow 3.0.4+, for a deferred task 3.3+.
     :param start_from_trigger: Whether a deferrable task begins in the triggerer, without a process on a worker. Default
         False. Requires Airflow 3.3+; before, and for mapped tasks, the task begins on a worker. The batch ID must be
         literal or a template on `params` or `dag_run.conf`.

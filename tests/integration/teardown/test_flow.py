@@ -765,7 +765,10 @@ class TestBeingKilled:
         try_with_alarm_after(60)
         length, chance = monotonic() - began, random.Random(1)
 
-        ends = [try_with_alarm_after(chance.uniform(0.01, 0.9 * length)) for _ in range(20)]
+        ends: list[tuple[float, bool]] = []
+        # On a machine that speeds up meanwhile, many tasks succeed before their alarm.
+        while len(ends) < 60 and sum(ended for _, ended in ends) < 15:
+            ends.append(try_with_alarm_after(chance.uniform(0.01, 0.9 * length)))
 
         assert max(seconds for seconds, _ in ends) < 5
         # Too late for a task that was just about to succeed.
