@@ -75,7 +75,8 @@ class Reader:
                 self._held_by = error
                 log.warning("Waits that are held back: %d. %s", len(everyone), error)
             else:
-                await _deliver(error, everyone)
+                # Not to all waits: they count how often it came, and newcomers would make them give up sooner.
+                await _deliver(error, due)
 
     async def _read_pages(
         self, by_id: Mapping[str, list[PendingWait]], left: dict[str, float | None], due: list[PendingWait]
