@@ -179,7 +179,7 @@ class BatchesClient(BaseClient[httpx.Client]):
             if stream:
                 with closing(response):
                     response.read()
-        except (httpx.HTTPError, UnicodeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise self._no_answer(call, error) from None
         return self._read(call, response)
 
@@ -292,6 +292,6 @@ class AsyncBatchesClient(BaseClient[httpx.AsyncClient]):
             if stream:
                 async with aclosing(response):
                     await response.aread()
-        except (httpx.HTTPError, UnicodeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise self._no_answer(call, error) from None
         return self._read(call, response)

@@ -48,7 +48,8 @@ class ResultLines:
     def end(self) -> Iterator[BatchResult]:
         """Yield the last result if its line had no end; missing results are a ResultsTruncatedError."""
         yield from self.feed(b"\n")
-        if self.count != self.batch.request_counts.total:
+        # A batch has one request at least: counts of 0 say nothing.
+        if not self.count or self.count != self.batch.request_counts.total:
             raise self.cut_short("the stream ended")
 
     def cut_short(self, why: object) -> ResultsTruncatedError:

@@ -33,8 +33,6 @@ _NOT_SENT = (
     httpx.PoolTimeout,
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
-    # The name of a proxy that the environment names: what a setting names has been checked.
-    UnicodeError,
 )
 _CONNECT_SECONDS = 10.0
 
@@ -106,13 +104,14 @@ class BaseClient(Generic[C]):
                 return
             try:
                 settings = self._renew()
+                http = self._http if settings == before else self._open(settings)
             except Exception as error:
                 # Its text may hold anything.
                 log.warning("The settings could not be read again: %s", type(error).__name__)
                 return
             if settings != before:
                 self.throttle.has_answered &= settings.base_url == before.base_url
-                self._http, self.settings = self._open(settings), settings
+                self._http, self.settings = http, settings
 
     def _request(self, call: Call[Any], http: C) -> httpx.Request:
         # Not with `http.build_request`, which merges URLs and headers anew for each call.
@@ -131,12 +130,15 @@ class BaseClient(Generic[C]):
         answered = self.throttle.has_answered
         return read_response(call, response, self.settings, has_answered=answered, redact=self._redact)
 
-    def _no_answer(self, call: Call[Any], error: httpx.HTTPError | UnicodeError) -> APIConnectionError:
+    def _no_answer(
+        self, call: Call[Any], error: httpx.HTTPError | httpx.InvalidURL | UnicodeError
+    ) -> APIConnectionError:
         sent, settings = not isinstance(error, _NOT_SENT), self.settings
         hint = ""
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             hint = f" Name the CA file of whoever signed the host's certificate in {settings.label('verify')}."
-        elif not sent:
+        elif not sent or isinstance(error, (httpx.InvalidURL, UnicodeError)):
+            # A name that is not valid: of the environment's proxy, or of a redirect, after the request was sent.
             hint = f" Check {settings.label('base_url')} and {settings.label('proxy')}."
         what = ": ".join(filter(None, (type(error).__name__, _details(error))))
         text = f"Could not {call.action}: no answer from {settings.base_url} ({what}).{hint}"

@@ -233,7 +233,9 @@ class Saver:
 
 def _has_none(batch: api.MessageBatch, error: api.APIStatusError) -> bool:
     """Whether the API refused because no request of the batch was answered."""
-    answered = batch.request_counts.succeeded + batch.request_counts.errored
+    counts = batch.request_counts
+    # Counts of 0 say nothing.
+    none_answered = counts.canceled + counts.expired == counts.total > 0
     # A refused key, a rate limit or an unknown batch would be no reason to delete it without results.
     is_about_results = error.evidence.proof in (Proof.DEPENDS_ON_STATE, Proof.REFUSED) and error.status != 403
-    return batch.ended and batch.results_url is None and not answered and is_about_results
+    return batch.ended and batch.results_url is None and none_answered and is_about_results

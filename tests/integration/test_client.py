@@ -702,6 +702,13 @@ class TestTheKey:
                 client.page()
             assert other.count() == 0
 
+    @pytest.mark.parametrize("host", ["http://xn--", "http://a..b", "http://[::", "nonsense:1:2"])
+    def test_sends_a_create_once_even_if_it_is_redirected_to_a_name_that_is_not_valid(self, host, client, api):
+        api.fault(Fault("create", redirect=host, times=None))
+        with pytest.raises(BatchesError, match="look into the list of batches"):
+            client.create(REQUESTS)
+        assert api.count("create") == 1
+
     def test_does_not_go_through_the_environments_proxy_to_this_machine(self, connect, api, listen, monkeypatch):
         url, got = listen(answer(body=b'{"data": [], "has_more": false}'))
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):

@@ -34,7 +34,12 @@ def read(body, cuts, ended):
 class TestResultLines:
     odd = st.text(st.characters(codec="utf-8") | st.sampled_from("\u2028\u2029\x85\x0b\x0c\x1c\r\n\t"))
 
-    @given(texts=st.lists(odd, max_size=5), cuts=st.lists(st.integers(0)), newline=st.booleans(), blank=st.booleans())
+    @given(
+        texts=st.lists(odd, min_size=1, max_size=5),
+        cuts=st.lists(st.integers(0)),
+        newline=st.booleans(),
+        blank=st.booleans(),
+    )
     def test_are_the_same_wherever_the_stream_is_cut_into_chunks(self, texts, cuts, newline, blank, batch):
         body = (b"\n\r\n" if blank else b"\n").join(lines(texts)) + (b"\n" if newline else b"")
         found = read(body, cuts, batch(ended=True, request_counts={"succeeded": len(texts)}))
@@ -79,8 +84,9 @@ class TestResultLines:
             read(body, [], batch(ended=True, request_counts={"succeeded": 2}))
         assert "confidential" not in str(caught.value)
 
-    def test_of_a_batch_without_requests_are_none(self, batch):
-        assert read(b"", [], batch(ended=True, request_counts={})) == []
+    def test_of_a_batch_whose_counts_say_nothing_are_not_taken_for_none(self, batch):
+        with pytest.raises(ResultsTruncatedError, match="0 of 0 came"):
+            read(b"", [], batch(ended=True, request_counts={}))
 
     def test_keep_no_more_than_one_line(self, batch):
         reader = ResultLines(batch(ended=True, request_counts={"succeeded": 1000}))

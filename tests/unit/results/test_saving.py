@@ -115,9 +115,10 @@ class TestMissingResults:
         [
             (ended(canceled=3), 404),
             (ended(results_url=None, canceled=2, errored=1), 404),
+            (ended(results_url=None), 400),
             *((ended(results_url=None, canceled=3), status) for status in (401, 402, 403, 404, 429, 500)),
         ],
-        ids=["results URL", "an answer", "401", "402", "403", "404", "429", "500"],
+        ids=["results URL", "an answer", "no counts", "401", "402", "403", "404", "429", "500"],
     )
     def test_are_not_assumed(self, saver: Saver, batch: api.MessageBatch, status: int) -> None:
         client: Any = Client(refused(status))
