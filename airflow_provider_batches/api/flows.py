@@ -159,7 +159,17 @@ class Flows:
             stopped = batch.ended or batch.processing_status == "canceling" or batch.cancel_initiated_at
             return batch if stopped else None
 
-        return (yield from self._settled(endpoints.cancel(batch_id), stopping, seen, confirm=confirm))
+        for pause in (*NOT_FOUND_PAUSES, None):
+            batch: MessageBatch = yield from self._settled(endpoints.cancel(batch_id), stopping, seen, confirm=confirm)
+            if stopping(batch):
+                return batch
+            if pause is not None:
+                yield Pause(pause)
+        raise InvalidResponseError(
+            f"Could not cancel batch {batch_id}: the API accepts the cancel, but the batch is still "
+            f"{batch.processing_status} ({_ATTEMPTS} attempts; request-id {batch.request_id}). Cancel it again.",
+            request_id=batch.request_id,
+        )
 
     def delete(self, batch_id: str, seen: datetime | None = None) -> Flow[DeletedBatch]:
         """Return once the batch is gone; a batch that has not ended is an error and stays."""

@@ -139,7 +139,9 @@ class DeleteBatchOperator(BatchTask):
             retried = is_retry(self, context)
             try:
                 client = self.hook.get_conn()
-                batch = client.find(batch_id, confirm=self.ignore_if_missing or retried)
+                # An earlier try may have seen it, however old it is: then the whole list must not have it.
+                seen = datetime.fromtimestamp(0, timezone.utc) if retried else None
+                batch = client.find(batch_id, seen, confirm=self.ignore_if_missing)
                 self._push_batch(context, batch.snapshot())
                 if not batch.ended:
                     raise BatchNotEndedError(batch, "can be deleted")

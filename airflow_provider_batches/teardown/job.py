@@ -142,7 +142,7 @@ class Teardown:
 
     async def _find(self, record: Record) -> MessageBatch:
         """Return a batch that was in none of the pages that were read."""
-        if self._listed_at is not None:
+        if self._listed_at is not None and record.seen_since is None:
             # A new batch may not have been in the list yet.
             await asyncio.sleep(self._listed_at + LIST_LAG - time.monotonic())
             return self._learn(await self.client.retrieve(record.batch_id))
@@ -190,7 +190,7 @@ class Teardown:
             record.uncanceled = error.retryable
             raise
         record.error, record.uncanceled = None, False
-        if batch.cancel_initiated_at is not None or not batch.ended:
+        if batch.cancel_initiated_at is not None or batch.processing_status == "canceling":
             record.canceled, record.cancel_request_id = True, batch.request_id
 
     async def _finish(self, record: Record) -> None:

@@ -152,6 +152,9 @@ async def _until_over(
 
     for each in pending:
         each.on_change = check
+        # It may have ended while the client was opened for others.
+        if each.outcome.done():
+            check(each)
     while open_waits and not over.is_set():
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(over.wait(), PROGRESS)

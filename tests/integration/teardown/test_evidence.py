@@ -153,6 +153,21 @@ class TestABatchIsGone:
         api.clear_faults()
         assert made.run()["deleted"] == 1
 
+    def test_not_because_one_reading_of_the_list_lacks_a_batch_that_was_seen(
+        self, api: Emulator, task: MakeTask
+    ) -> None:
+        batch_ids = [api.add_batch(2, status="in_progress", cancel_seconds=0.5) for _ in range(4)]
+        made = task(batch_ids=batch_ids)
+
+        def vanish() -> None:
+            api.fault(Fault("list", body=EMPTY_PAGE))
+            for endpoint in ("retrieve", "cancel", "delete"):
+                api.fault(Fault(endpoint, batch_id=batch_ids[0], status=404, times=None))
+
+        made.before_resuming = vanish
+        with pytest.raises(AirflowException, match=r"3 deleted, 0 already gone, 1 failed"):
+            made.run()
+
     def test_if_the_list_does_not_have_it_either(self, api: Emulator, task: MakeTask) -> None:
         batch_id = older_than_others(api, 0.5)
         made = task(batch_ids=[batch_id])
@@ -169,6 +184,22 @@ class TestABatchIsGone:
         made.run()
 
         assert made.deferrals[0]["seen_since"] == pytest.approx(time.time() - 3 * HOUR, abs=60)
+
+
+class TestACancel:
+    def test_that_is_accepted_without_effect_is_no_cancel(self, api: Emulator, task: MakeTask) -> None:
+        batch_id = api.add_batch(2, status="in_progress")
+        running = json.dumps(api.batch(batch_id))
+        fault = api.fault(Fault("cancel", body=running, times=4))
+        made = task(batch_ids=[batch_id], timeout=0.1)
+
+        with pytest.raises(AirflowException, match="accepts the cancel, but the batch is still in_progress") as caught:
+            made.run()
+
+        assert not isinstance(caught.value, AirflowFailException)
+        assert fault.hits == 4
+        summary = made.run()
+        assert (summary["canceled"], summary["deleted"]) == (1, 1)
 
 
 class TestTheKey:

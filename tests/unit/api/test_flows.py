@@ -417,6 +417,16 @@ class TestCancel:
         stopping = batch(processing_status="stopping", cancel_initiated_at="2026-01-02T03:04:05Z")
         assert run(run.flows.cancel("b"), 400, stopping) == stopping
 
+    def test_that_is_accepted_without_effect_is_repeated(self, run, batch):
+        canceling = batch(processing_status="canceling")
+        assert run(run.flows.cancel("b"), batch(), canceling) == canceling
+        assert run.steps == [CANCEL, "pause 1", CANCEL]
+
+    def test_that_never_has_an_effect_is_an_error_that_airflow_retries(self, run, batch):
+        error = run(run.flows.cancel("b"), batch())
+        assert (type(error), error.retryable, run.steps.count(CANCEL)) == (InvalidResponseError, True, 4)
+        assert "accepts the cancel, but the batch is still in_progress" in str(error)
+
     @pytest.mark.parametrize("status", [400, 405, 422])
     def test_that_is_refused_although_the_batch_runs_is_the_refusal(self, status, run, batch):
         error = run(run.flows.cancel("b"), status, batch())

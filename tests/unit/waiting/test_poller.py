@@ -282,6 +282,21 @@ class TestSeveralBatches:
         life.retrieve_by(retrieve)
         assert [outcome.status for outcome in await life.wait(0, 1)] == ["refused"]
 
+    async def test_that_end_while_the_client_is_opened_for_others_are_noticed(self, life: Life) -> None:
+        life.client.end(0, 1)
+        first = life.wait(5)
+        await until(lambda: life.client.asked)
+        await life.poller._lock.acquire()
+        second = life.wait(0, 1)
+        await asyncio.sleep(0)
+        life.poller._wake.set()
+        await until(lambda: {"b0", "b1"} <= set(life.client.asked))
+        await asyncio.sleep(0.02)
+        life.poller._lock.release()
+        assert [outcome.status for outcome in await asyncio.wait_for(second, 5)] == ["ended"] * 2
+        life.client.end(5)
+        await first
+
     async def test_that_are_none_are_no_wait(self, life: Life) -> None:
         assert await life.wait() == []
         assert life.idle
