@@ -127,7 +127,7 @@ class BatchesClient(BaseClient[httpx.Client]):
         :raises ResultsTruncatedError: The stream ended early; what came before is right.
         """
         batch, response = self._run(self._flows.open_results(batch_id))
-        lines = ResultLines(batch)
+        lines = ResultLines(batch, self._redact)
         try:
             for chunk in response.iter_bytes():
                 yield from lines.feed(chunk)
@@ -139,7 +139,7 @@ class BatchesClient(BaseClient[httpx.Client]):
 
     @contextmanager
     def open_results(self, batch_id: str, known: MessageBatch | None = None) -> Iterator[ResultBytes]:
-        """Open the batch's results as the bytes that the API sends. Lines are counted, not parsed.
+        """Open the batch's results as the bytes that the API sends. Lines are checked, not parsed.
 
         :param known: The batch as it was seen a moment ago, which saves a retrieval.
         :raises BatchNotEndedError: The batch has no results yet.
@@ -147,7 +147,8 @@ class BatchesClient(BaseClient[httpx.Client]):
         """
         batch, response = self._run(self._flows.open_results(batch_id, known))
         try:
-            yield ResultBytes(batch, response.headers.get("request-id"), response.iter_bytes())
+            lines = ResultLines(batch, self._redact)
+            yield ResultBytes(lines, response.headers.get("request-id"), response.iter_bytes())
         finally:
             response.close()
 
@@ -252,7 +253,7 @@ class AsyncBatchesClient(BaseClient[httpx.AsyncClient]):
     async def results(self, batch_id: str) -> AsyncIterator[BatchResult]:
         """See BatchesClient.results."""
         batch, response = await self._run(self._flows.open_results(batch_id))
-        lines = ResultLines(batch)
+        lines = ResultLines(batch, self._redact)
         try:
             async for chunk in response.aiter_bytes():
                 for result in lines.feed(chunk):

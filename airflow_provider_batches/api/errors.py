@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_batches.api.evidence import Evidence, Proof
 
@@ -29,6 +29,10 @@ class BatchesError(Exception):
     def add(self, text: str) -> None:
         """Add a sentence to the error's text."""
         self.args = (f"{self} {text}",)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are pickled by calling their class with `args`, and those of the subclasses are others.
+        return _remake, (type(self), self.args), self.__dict__
 
 
 class InvalidArgumentError(BatchesError, ValueError):
@@ -185,6 +189,10 @@ class BatchTimeoutError(BatchesError):
     """The batch had not ended when the time to wait for it was over; the batch is still running."""
 
     retryable = True
+
+
+def _remake(kind: type[BatchesError], args: tuple[Any, ...]) -> BatchesError:
+    return kind.__new__(kind, *args)
 
 
 def shown(value: object) -> str:

@@ -7,7 +7,7 @@ clients carry out the same steps, so they cannot drift apart.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar, cast
@@ -148,7 +148,7 @@ class Flows:
         while not pager.ended and len(found) < len(batch_ids):
             page = yield from self.page(pager, retries)
             found |= {str(raw.get("id")) for raw in page.data} & set(batch_ids)
-            if page.data and (since is None or read_batch(page.data[-1]).created_at < since):
+            if page.data and (since is None or ((last := read_batch(page.data[-1]).created_at) and last < since)):
                 break
         return found
 
@@ -159,12 +159,15 @@ class Flows:
             stopped = batch.ended or batch.processing_status == "canceling" or batch.cancel_initiated_at
             return batch if stopped else None
 
-        for pause in (*NOT_FOUND_PAUSES, None):
-            batch: MessageBatch = yield from self._settled(endpoints.cancel(batch_id), stopping, seen, confirm=confirm)
+        pauses = iter(NOT_FOUND_PAUSES)
+        while True:
+            call = endpoints.cancel(batch_id)
+            batch: MessageBatch = yield from self._settled(call, stopping, seen, confirm=confirm, pauses=pauses)
             if stopping(batch):
                 return batch
-            if pause is not None:
-                yield Pause(pause)
+            if (pause := next(pauses, None)) is None:
+                break
+            yield Pause(pause)
         raise InvalidResponseError(
             f"Could not cancel batch {batch_id}: the API accepts the cancel, but the batch is still "
             f"{batch.processing_status} ({_ATTEMPTS} attempts; request-id {batch.request_id}). Cancel it again.",
@@ -184,26 +187,26 @@ class Flows:
             if not error.answer_was_lost:
                 raise
             log.info("Batch %s is gone: an earlier attempt deleted it, though its answer was lost", batch_id)
-            return DeletedBatch(id=batch_id)
+            return DeletedBatch(id=batch_id, type="message_batch_deleted")
 
     def open_results(self, batch_id: str, known: MessageBatch | None = None) -> Flow[tuple[MessageBatch, Any]]:
         """Return the batch and the open stream of its results."""
 
-        def readable(batch: MessageBatch) -> None:
+        def refused(batch: MessageBatch) -> None:
+            now = datetime.now(timezone.utc)
             if not batch.ended:
                 raise BatchNotEndedError(batch, "has results")
-            if batch.archived_at is not None:
+            if batch.archived_at and batch.archived_at <= now:
                 raise _gone(batch, f"were archived at {batch.archived_at.isoformat()} and are gone")
-
-        def refused(batch: MessageBatch) -> None:
-            readable(batch)
             # `archived_at` may be left out.
-            if batch.results_url is None and datetime.now(timezone.utc) - batch.created_at > KEPT:
+            if batch.created_at and batch.results_url is None and now - batch.created_at > KEPT:
                 raise _gone(batch, f"of {batch.created_at.isoformat()} are gone")
 
         batch = known or (yield from self.find(batch_id))
-        readable(batch)
-        stream: Any = yield from self._settled(endpoints.results(batch_id), refused, batch.created_at)
+        if not batch.ended:
+            raise BatchNotEndedError(batch, "has results")
+        # Whatever the batch says of its results, only a refusal proves that there are none.
+        stream: Any = yield from self._settled(endpoints.results(batch_id), refused, batch.listed_since)
         return batch, stream
 
     def _settled(
@@ -213,13 +216,14 @@ class Flows:
         seen: datetime | None = None,
         *,
         confirm: bool = False,
+        pauses: Iterator[float] | None = None,
     ) -> Flow[T]:
         """Make a call; if the API refuses it, retrieve the batch and let `explain` decide by its state.
 
         `explain` returns the call's result, raises the error that the state stands for, or returns None if the state
         does not explain the refusal. NotFoundError means that the API does not know the batch, and nothing else.
         """
-        lost, pauses = False, iter(NOT_FOUND_PAUSES)
+        lost, pauses = False, pauses or iter(NOT_FOUND_PAUSES)
         while True:
             try:
                 return cast(T, (yield from self.call(call)))

@@ -9,16 +9,39 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from airflow_provider_batches.api.errors import InvalidResponseError
 
+#: Earlier than any batch: a walk through the list down to it reads all of it.
+_EPOCH = datetime.fromtimestamp(0, timezone.utc)
 
-def _aware(value: datetime) -> datetime:
-    return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+
+def _if_readable(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    # What only informs must not keep a batch from being waited for, or deleted.
+    try:
+        return read(value)
+    except ValidationError:
+        return None
 
 
-Timestamp = Annotated[datetime, AfterValidator(_aware)]
+def _aware(value: Any, read: ValidatorFunctionWrapHandler) -> datetime | None:
+    time: datetime | None = _if_readable(value, read)
+    return time.replace(tzinfo=timezone.utc) if time and time.tzinfo is None else time
+
+
+#: None if there is none, or none that can be read.
+Timestamp = Annotated[datetime | None, WrapValidator(_aware)]
+Text = Annotated[str | None, WrapValidator(_if_readable)]
 
 
 class _Object(BaseModel):
@@ -36,8 +59,16 @@ class _Answer(_Object):
         return self._request_id
 
 
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
 class RequestCounts(_Object):
-    """How many requests of a batch are in which state; all but `processing` stay 0 until the batch has ended."""
+    """How many requests of a batch are in which state; all but `processing` stay 0 until the batch has ended.
+
+    A counter that this package does not know is kept and added to the total. If one cannot be read, all are 0, which
+    says nothing: a batch has one request at least.
+    """
 
     processing: int = 0
     succeeded: int = 0
@@ -45,30 +76,59 @@ class RequestCounts(_Object):
     canceled: int = 0
     expired: int = 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, counts: Any) -> Any:
+        if not isinstance(counts, dict):
+            return counts
+        counts = {name: count for name, count in counts.items() if count is not None}
+        return counts if all(map(_is_count, (counts.get(name, 0) for name in cls.model_fields))) else {}
+
+    @property
+    def by_state(self) -> dict[str, int]:
+        """The counters by name, those included that this package does not know."""
+        return {name: count for name, count in self.model_dump().items() if _is_count(count)}
+
     @property
     def total(self) -> int:
         """The number of requests in the batch."""
-        return self.processing + self.succeeded + self.errored + self.canceled + self.expired
+        return sum(self.by_state.values())
 
 
 class MessageBatch(_Answer):
-    """A message batch as the API sees it at one moment."""
+    """A message batch as the API sees it at one moment.
+
+    :param id: The batch's ID.
+    :param processing_status: `in_progress`, `canceling`, `ended`, or a state that this package does not know.
+    :param request_counts: How many requests are in which state.
+    :param created_at: When it was created. None, like each of the times below, if the API's word cannot be read.
+    :param expires_at: When the requests that have not ended by then expire, 24 hours after its creation.
+    :param ended_at: When all requests had ended; None before.
+    :param cancel_initiated_at: When somebody canceled it, None if nobody has.
+    :param archived_at: When its results were archived; they cannot be read any more.
+    :param results_url: Where the results are; None before the end, or if there are none.
+    """
 
     id: str
-    type: str = "message_batch"
+    type: Text = "message_batch"
     processing_status: str
     request_counts: RequestCounts
-    created_at: Timestamp
-    expires_at: Timestamp
-    ended_at: Timestamp | None = None
-    cancel_initiated_at: Timestamp | None = None
-    archived_at: Timestamp | None = None
-    results_url: str | None = None
+    created_at: Timestamp = None
+    expires_at: Timestamp = None
+    ended_at: Timestamp = None
+    cancel_initiated_at: Timestamp = None
+    archived_at: Timestamp = None
+    results_url: Text = None
 
     @property
     def ended(self) -> bool:
-        """Whether the API is done with the batch. An unknown status counts as not ended."""
-        return self.processing_status == "ended"
+        """Whether the API is done with the batch. An unknown status without `ended_at` counts as not ended."""
+        return self.processing_status == "ended" or self.ended_at is not None
+
+    @property
+    def listed_since(self) -> datetime:
+        """Since when the list has the batch: its creation, or the epoch if that is not known."""
+        return self.created_at or _EPOCH
 
     def snapshot(self) -> dict[str, Any]:
         """The batch as plain JSON types."""
@@ -83,8 +143,24 @@ class BatchPage(_Answer):
 
     data: list[dict[str, Any]]
     has_more: bool
-    first_id: str | None = None
-    last_id: str | None = None
+    first_id: Text = None
+    last_id: Text = None
+
+    @model_validator(mode="after")
+    def _continues(self) -> BatchPage:
+        if self.has_more and not (self.first and self.last):
+            raise ValueError("there are more batches, but the page does not say behind which")
+        return self
+
+    @property
+    def first(self) -> str | None:
+        """The ID that the page begins with."""
+        return self.first_id or (str(self.data[0].get("id")) if self.data else self.last_id)
+
+    @property
+    def last(self) -> str | None:
+        """The ID that the page ends with."""
+        return self.last_id or (str(self.data[-1].get("id")) if self.data else self.first_id)
 
     def batches(self) -> list[MessageBatch]:
         """Return all batches of the page; one that cannot be read is an InvalidResponseError."""
@@ -104,7 +180,7 @@ class DeletedBatch(_Answer):
     """The API's word that a batch is gone."""
 
     id: str
-    type: Literal["message_batch_deleted"] = "message_batch_deleted"
+    type: Literal["message_batch_deleted"]
 
 
 class BatchRequest(_Object):
@@ -152,7 +228,20 @@ class Result(_Object):
 
 
 class BatchResult(_Object):
-    """One line of a batch's results."""
+    """One line of a batch's results.
+
+    :param custom_id: The request's own ID.
+    :param result: How the request ended.
+    """
 
     custom_id: str
     result: Result
+
+    @property
+    def text(self) -> str | None:
+        """The text of the answer, all its text blocks joined; None if the request did not succeed."""
+        if self.result.message is None:
+            return None
+        content = self.result.message.get("content")
+        blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+        return "".join(str(block.get("text", "")) for block in blocks if block.get("type") == "text")

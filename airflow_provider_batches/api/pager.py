@@ -35,18 +35,17 @@ class Pager:
 
     def take(self, page: BatchPage) -> None:
         """Continue behind a page; one that has more but does not say where is an InvalidResponseError."""
-        self.number += 1
-        self.ended = not page.has_more
-        if self.ended:
-            return
-        cursor = page.first_id if self._cursor == "before_id" else page.last_id
-        if cursor is None or cursor == self.call.params.get(self._cursor):
+        cursor = page.first if self._cursor == "before_id" else page.last
+        if page.has_more and (cursor is None or cursor == self.call.params.get(self._cursor)):
             raise InvalidResponseError(
                 "Could not list batches: the API says there are more, but not behind which "
                 f"(request-id {page.request_id}).",
                 request_id=page.request_id,
             )
-        self.call = endpoints.page(self._page_size, **{self._cursor: cursor})
+        self.number += 1
+        self.ended = not page.has_more
+        if page.has_more:
+            self.call = endpoints.page(self._page_size, **{self._cursor: cursor})
 
     def restart(self, error: APIStatusError) -> bool:
         """Begin anew if a refusal can mean that the batch a page ended with is gone; return whether it can."""

@@ -59,16 +59,16 @@ def read_response(
     if not 200 <= status < 300:
         raise _read_refusal(call, response, settings, has_answered, redact)
     model: Any = call.model
-    problem = None
+    problem, request_id = None, response.headers.get("request-id")
     try:
-        no_content = status == 204 and model is DeletedBatch
-        answer = DeletedBatch(id=call.batch_id) if no_content else model.model_validate_json(body)
+        if status == 204 and model is DeletedBatch and request_id:
+            body = b'{"id": "%s", "type": "message_batch_deleted"}' % call.batch_id.encode()
+        answer = model.model_validate_json(body)
         # Or the results of one batch would be saved, and another one deleted.
         if call.batch_id and answer.id != call.batch_id:
             problem = f"the answer is about another batch, {shown(answer.id)}"
     except ValidationError as error:
         problem = f"status {status} with an unreadable body: {_problems(error)}; it begins {_excerpt(body, redact)!r}"
-    request_id = response.headers.get("request-id")
     if problem:
         request_id = _line(request_id, redact)
         text = _text(call, settings, problem, request_id, "" if request_id else _FOREIGN)
@@ -88,8 +88,9 @@ def _read_refusal(
     headers, body, status = response.headers, response.content, response.status_code
     envelope = _read_json(body)
     inner = envelope.get("error")
-    detail = inner if isinstance(inner, dict) else envelope
-    error_type, details = _line(detail.get("type"), redact), detail.get("details")
+    # Gateways answer in shapes of their own: flat, a text alone, or with a code instead of a type.
+    detail = inner if isinstance(inner, dict) else {**envelope, "message": inner or envelope.get("message")}
+    error_type, details = _line(detail.get("type") or detail.get("code"), redact), detail.get("details")
     message = _line(detail.get("message"), redact, _MESSAGE) or _excerpt(body, redact)
     code = details.get("error_code") if isinstance(details, dict) else None
     request_id = _line(headers.get("request-id") or envelope.get("request_id"), redact)
@@ -157,7 +158,7 @@ def read_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 def _read_json(body: bytes) -> dict[str, Any]:
     """Return the object that a body holds; more lenient than the models, because it only explains an error."""
     try:
-        found = json.loads(body)
+        found = json.loads(body.decode(json.detect_encoding(body), "replace"))
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

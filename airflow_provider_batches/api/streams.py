@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import httpx
 from pydantic import ValidationError
@@ -10,14 +12,26 @@ from pydantic import ValidationError
 from airflow_provider_batches.api.errors import ResultsTruncatedError
 from airflow_provider_batches.api.models import BatchResult, MessageBatch
 
+#: How each line begins that the API writes.
+_ID = b'{"custom_id":"'
+
 
 class ResultLines:
-    """Turns the bytes of an ended batch's results into results, and checks that all have come."""
+    """Turns the bytes of an ended batch's results into results, and checks that all have come, each once.
 
-    def __init__(self, batch: MessageBatch) -> None:
+    :param redact: Takes the secrets out of a text. Default: there are none.
+    """
+
+    def __init__(self, batch: MessageBatch, redact: Callable[[str], str] = str) -> None:
         self.batch = batch
-        self.count = 0
+        self.redact = redact
+        self._custom_ids: set[bytes] = set()
         self._rest: list[bytes] = []
+
+    @property
+    def count(self) -> int:
+        """How many results have come so far."""
+        return len(self._custom_ids)
 
     def feed(self, chunk: bytes) -> Iterator[BatchResult]:
         """Yield the results that are complete with this chunk. Lines end at LF only: U+2028 is JSON text."""
@@ -30,20 +44,19 @@ class ResultLines:
         self._rest.append(rest)
 
     def skip(self, chunk: bytes) -> None:
-        """Count the results that are complete with this chunk, without reading them."""
+        """Check the results that are complete with this chunk by their first and last bytes."""
         # Searching from line to line is ten times as fast as splitting, which looks at each byte and copies it.
         start, end = 0, chunk.find(b"\n")
         while end >= 0:
-            if not self._rest and chunk.startswith(b'{"custom_id"', start):
-                self.count += 1
-            elif line := b"".join((*self._rest, chunk[start:end])).strip():
-                # Without a key of this name it is a page of a proxy, or an error. In a text, the quotes are escaped.
-                if line[:1] != b"{" or b'"custom_id"' not in line:
-                    raise self._not_a_result()
-                self.count += 1
-            self._rest.clear()
+            if self._rest:
+                line = b"".join((*self._rest, chunk[start:end]))
+                self._rest.clear()
+                self._skip_line(line, 0, len(line))
+            else:
+                self._skip_line(chunk, start, end)
             start, end = end + 1, chunk.find(b"\n", end + 1)
-        self._rest.append(chunk[start:])
+        if start < len(chunk):
+            self._rest.append(chunk[start:])
 
     def end(self) -> Iterator[BatchResult]:
         """Yield the last result if its line had no end; missing results are a ResultsTruncatedError."""
@@ -61,30 +74,57 @@ class ResultLines:
             f"{self.batch.request_counts.total} came ({name}). Read them again."
         )
 
+    def _skip_line(self, chunk: bytes, start: int, end: int) -> None:
+        last = end - 1 if chunk[end - 1 : end] == b"\r" else end
+        quote = chunk.find(b'"', start + len(_ID), last) if chunk.startswith(_ID, start) else -1
+        custom_id = chunk[start + len(_ID) : quote]
+        if quote > 0 and custom_id and b"\\" not in custom_id and chunk[last - 1 : last] == b"}":
+            self._take(custom_id)
+        elif line := chunk[start:end].strip():
+            self._read(line)
+
+    def _take(self, custom_id: bytes) -> None:
+        if custom_id in self._custom_ids:
+            raise self.cut_short(f"the result of {self.redact(custom_id.decode())[:100]!r} came twice")
+        self._custom_ids.add(custom_id)
+
     def _read(self, line: bytes) -> BatchResult:
         try:
             result = BatchResult.model_validate_json(line)
         except ValidationError:
-            raise self._not_a_result() from None
-        self.count += 1
+            result = self._repair(line)
+        self._take(result.custom_id.encode())
         return result
 
-    def _not_a_result(self) -> ResultsTruncatedError:
-        return self.cut_short(f"result {self.count + 1} is no whole result of the API")
+    def _repair(self, line: bytes) -> BatchResult:
+        """Return the result of a line that strict JSON refuses, with U+FFFD for half a character."""
+        found: Any = None
+        try:
+            found = json.loads(line.decode("utf-8-sig", "replace"))
+            text = json.dumps(found, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            return BatchResult.model_validate_json(text)
+        except (ValueError, RecursionError):
+            # A ValidationError is a ValueError.
+            pass
+        what = "no whole result of the API"
+        if isinstance(found, dict) and isinstance(error := found.get("error"), dict):
+            said = " ".join(self.redact(f"{error.get('type')}: {error.get('message')}").split())
+            what = f"an error, {said[:500].encode('ascii', 'backslashreplace').decode()}"
+        raise self.cut_short(f"result {self.count + 1} is {what}")
 
 
 class ResultBytes:
-    """The bytes of a batch's results, counted while they come.
+    """The bytes of a batch's results, checked and counted while they come.
 
-    :param batch: The ended batch, whose `request_counts` say how many results there are.
+    :param lines: Checks that all of the batch's results come.
     :param request_id: The `request-id` of the answer.
     :param chunks: What the API sends.
     """
 
-    def __init__(self, batch: MessageBatch, request_id: str | None, chunks: Iterable[bytes]) -> None:
-        self.batch = batch
+    def __init__(self, lines: ResultLines, request_id: str | None, chunks: Iterable[bytes]) -> None:
+        self.batch = lines.batch
         self.request_id = request_id
-        self._lines = ResultLines(batch)
+        self._lines = lines
         self._chunks = chunks
 
     @property

@@ -88,7 +88,7 @@ class CancelBatchOperator(BatchTask):
                 poll_interval=self.poll_interval,
                 start_time=now,
                 end_time=now + time_to_wait(self, self.timeout),
-                seen_since=batch.created_at.timestamp(),
+                seen_since=batch.listed_since.timestamp(),
             )
             leave = partial(self._leave_to_triggerer, batch_id, [wait]) if self.deferrable else None
             return self._finish(context, self._wait([wait], leave)[0])
@@ -145,7 +145,7 @@ class DeleteBatchOperator(BatchTask):
                 self._push_batch(context, batch.snapshot())
                 if not batch.ended:
                     raise BatchNotEndedError(batch, "can be deleted")
-                request_id = client.delete(batch_id, batch.created_at).request_id
+                request_id = client.delete(batch_id, batch.listed_since).request_id
             except NotFoundError as error:
                 if not (retried or self.ignore_if_missing):
                     raise

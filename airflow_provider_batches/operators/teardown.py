@@ -184,7 +184,7 @@ class TeardownBatchesOperator(SelectingOperator):
         self.log.info("Batches selected: %d", len(batches))
         if memory and remember:
             chosen = [batch.id for batch in batches]
-            oldest = batches[0].created_at.timestamp() if batches else None
+            oldest = batches[0].listed_since.timestamp() if batches else None
             memory.set(_CHOSEN, {"batch_ids": chosen, "seen_since": oldest, "asked": asked, "finished": False})
         return [Record(batch.id) for batch in batches], batches
 

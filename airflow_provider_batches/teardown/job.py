@@ -121,7 +121,7 @@ class Teardown:
 
     def _learn(self, batch: MessageBatch) -> MessageBatch:
         self._seen[batch.id] = batch
-        self.records[batch.id].seen_since = batch.created_at.timestamp()
+        self.records[batch.id].seen_since = batch.listed_since.timestamp()
         return batch
 
     async def _read_states(self) -> None:
@@ -205,7 +205,7 @@ class Teardown:
                 self._check_over()
                 record.results = await self._in_thread(partial(_save, self.saver, self.reader, batch))
         self._check_over()
-        deleted = await self.client.delete(record.batch_id, batch.created_at)
+        deleted = await self.client.delete(record.batch_id, batch.listed_since)
         record.delete_request_id, record.deleted_at = deleted.request_id, datetime.now(timezone.utc).isoformat()
         record.outcome, record.error = "deleted", None
 

@@ -36,13 +36,13 @@ class Selection:
 
     def takes(self, batch: MessageBatch) -> bool:
         """Whether a batch is old enough and in one of the states."""
-        old = self.before is None or batch.created_at < self.before
+        old = self.before is None or (batch.created_at is not None and batch.created_at < self.before)
         # An unknown state is selected only if no state is asked for.
         return old and (batch.processing_status in self.statuses or self.statuses == STATUSES)
 
     def choose(self, batches: Iterable[MessageBatch]) -> list[MessageBatch]:
         """Return those of all batches that are selected, oldest first."""
-        taken = sorted(filter(self.takes, batches), key=lambda batch: (batch.created_at, batch.id))
+        taken = sorted(filter(self.takes, batches), key=lambda batch: (batch.listed_since, batch.id))
         return taken[: self.limit]
 
 

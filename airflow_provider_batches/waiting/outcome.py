@@ -85,7 +85,7 @@ def combine(batch_ids: list[str], outcomes: Sequence[Outcome], *, ignore_if_miss
     missing = [str(outcome.batch_id) for outcome in outcomes if outcome.status == "missing"]
     totals = Counter[str]()
     for outcome in ended:
-        totals.update({name: getattr(outcome.request_counts, name) for name in RequestCounts.model_fields})
+        totals.update(outcome.request_counts.by_state)
     text = f"{len(ended)} of {len(batch_ids)} batches have ended"
     if missing:
         named = ", ".join(missing[:5]) + (" and more" if len(missing) > 5 else "")
@@ -104,8 +104,8 @@ def describe(batch: MessageBatch) -> str:
     """Return the batch's state for people, for example `in_progress (100 requests)`."""
     if batch.ended:
         return describe_counts(batch.request_counts)
-    created = batch.created_at.isoformat(timespec="seconds")
-    return f"{batch.processing_status} ({batch.request_counts.total} requests, created {created})"
+    created = f", created {batch.created_at.isoformat(timespec='seconds')}" if batch.created_at else ""
+    return f"{batch.processing_status} ({batch.request_counts.total} requests{created})"
 
 
 def describe_counts(counts: RequestCounts) -> str:

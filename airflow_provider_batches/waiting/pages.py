@@ -28,6 +28,8 @@ class Pages:
             first, last = read_batch(page.data[0]), read_batch(page.data[-1])
         except (InvalidResponseError, IndexError):
             return
+        if not (first.created_at and last.created_at):
+            return
         if number == 0:
             self._newest = -first.created_at.timestamp()
         self._ends[number:] = [-last.created_at.timestamp(), *(self._ends[number + 1 :] if page.has_more else [])]

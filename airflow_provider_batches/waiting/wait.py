@@ -109,7 +109,8 @@ class Wait:
 
     def _on_batch(self, batch: MessageBatch, now: float) -> Verdict:
         self._seen = batch.model_dump_json()
-        self.created_at = self.seen_since = batch.created_at.timestamp()
+        self.seen_since = batch.listed_since.timestamp()
+        self.created_at = self.seen_since if batch.created_at else None
         self._trouble, self._retry, self._failures = None, None, 0
         if batch.ended:
             return Verdict(self._end("ended", f"Batch {self.batch_id} has ended: {describe(batch)}."))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
 import inspect
+import multiprocessing
+import pickle
 
 import pytest
 
@@ -23,6 +26,8 @@ from airflow_provider_batches.api.errors import (
     SpendLimitError,
 )
 from airflow_provider_batches.api.evidence import Evidence, Proof
+from airflow_provider_batches.api.models import MessageBatch
+from airflow_provider_batches.results import saving  # noqa: F401 - its errors are among the subclasses
 
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__]
 
@@ -139,3 +144,43 @@ def test_a_batch_that_has_not_ended_is_an_error_that_says_what_to_do(part, batch
 def test_a_batch_that_has_not_ended_is_handed_on(batch):
     running = batch()
     assert BatchNotEndedError(running, "can be deleted").batch is running
+
+
+def every_error():
+    """Return an error of each class, with all that it can hold."""
+    ended = MessageBatch.model_validate({"id": "b", "processing_status": "ended", "request_counts": {}})
+    left, kinds = [BatchesError], []
+    while left:
+        kinds.append(left.pop())
+        left += kinds[-1].__subclasses__()
+    for kind in kinds:
+        if issubclass(kind, InvalidArgumentError):
+            error = kind("limit", "got 0.")
+        elif issubclass(kind, APIStatusError):
+            error = kind("No.", status=429, error_type="x", message="m", request_id="req_1", retry_after=1.5)
+        elif issubclass(kind, BatchNotEndedError):
+            error = kind(ended, "can be deleted")
+        else:
+            error = kind("No.")
+        error.add("Given up.")
+        error.answer_was_lost, error.evidence = True, Evidence(Proof.NOTHING, outage=True)
+        yield error
+
+
+COPIES = {"pickled": lambda error: pickle.loads(pickle.dumps(error)), "copy": copy.copy, "deepcopy": copy.deepcopy}
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("error", every_error(), ids=lambda error: type(error).__name__)
+def test_an_error_can_be_copied_and_pickled_with_all_that_it_holds(error, copied):
+    made = copied(error)
+    assert (type(made), str(made), made.args, vars(made)) == (type(error), str(error), error.args, vars(error))
+
+
+def _fail(_):
+    raise NotFoundError("No such batch.", status=404, request_id="req_1")
+
+
+def test_an_error_of_a_worker_process_reaches_the_one_that_waits_for_it():
+    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(NotFoundError, match="No such batch"):
+        pool.map_async(_fail, [1]).get(timeout=30)

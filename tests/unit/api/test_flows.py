@@ -36,6 +36,7 @@ SETTINGS = ClientSettings.parse(api_key="k")
 GATEWAY = ClientSettings.parse(api_key="k", base_url="https://gateway.example")
 RETRIEVE = endpoints.retrieve("b")
 CREATE = endpoints.create([{"custom_id": "a", "params": {}}])
+DELETED = DeletedBatch(id="b", type="message_batch_deleted")
 SEEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 FOREIGN = "<html>Just a moment...</html>"
 LOST = APIConnectionError("lost")
@@ -488,7 +489,7 @@ class TestCancel:
 
 class TestDelete:
     def test_of_an_ended_batch_is_one_call(self, run):
-        assert (run(run.flows.delete("b"), DeletedBatch(id="b")), run.steps) == (DeletedBatch(id="b"), [DELETE])
+        assert (run(run.flows.delete("b"), DELETED), run.steps) == (DELETED, [DELETE])
 
     @pytest.mark.parametrize("status", [400, 403, 404, 405, 409, 410, 418, 422])
     def test_of_a_running_batch_says_that_it_runs_however_it_is_refused(self, status, run, batch):
@@ -504,7 +505,7 @@ class TestDelete:
 
     @pytest.mark.parametrize("status", [403, 404, 409])
     def test_of_an_ended_batch_that_is_refused_for_a_moment_is_repeated(self, status, run, batch):
-        assert run(run.flows.delete("b"), status, batch(ended=True), DeletedBatch(id="b")) == DeletedBatch(id="b")
+        assert run(run.flows.delete("b"), status, batch(ended=True), DELETED) == DELETED
         assert run.calls == [DELETE, GET, DELETE]
 
     def test_of_an_unknown_batch_is_not_found(self, run):
@@ -516,7 +517,7 @@ class TestDelete:
 
     def test_whose_answer_was_lost_and_that_finds_no_batch_has_worked(self):
         run = Run(2)
-        assert run(run.flows.delete("b"), LOST, 404) == DeletedBatch(id="b")
+        assert run(run.flows.delete("b"), LOST, 404) == DELETED
         assert run.steps == [DELETE, "pause 0.5", DELETE, *FOUR_RETRIEVALS]
 
     def test_that_was_never_sent_and_finds_no_batch_has_not_worked(self):
@@ -525,7 +526,7 @@ class TestDelete:
 
     def test_whose_answer_was_lost_once_has_worked_although_it_was_repeated_since(self, batch):
         run = Run(2)
-        assert run(run.flows.delete("b"), LOST, 404, batch(ended=True), 404) == DeletedBatch(id="b")
+        assert run(run.flows.delete("b"), LOST, 404, batch(ended=True), 404) == DELETED
 
     @pytest.mark.parametrize("answers", [[LOST, 404], [404]], ids=["lost", "not lost"])
     def test_that_finds_no_batch_although_it_can_be_retrieved_has_not_worked(self, answers, batch):
@@ -552,13 +553,20 @@ class TestResults:
         error = run(run.flows.open_results("b"), batch())
         assert (type(error), run.steps) == (BatchNotEndedError, [GET])
 
-    def test_of_an_archived_batch_are_gone(self, run, batch):
-        error = run(run.flows.open_results("b"), batch(ended=True, archived_at="2026-02-01T00:00:00Z"))
-        assert (type(error), run.steps, "2026-02-01" in str(error)) == (ResultsUnavailableError, [GET], True)
+    @pytest.mark.parametrize("archived_at", ["2026-02-01T00:00:00Z", "9999-02-01T00:00:00Z"])
+    def test_of_a_batch_that_says_it_is_archived_are_asked_for(self, archived_at, run, batch):
+        archived = batch(ended=True, archived_at=archived_at)
+        assert run(run.flows.open_results("b"), archived, "the stream") == (archived, "the stream")
 
-    def test_of_a_batch_that_is_archived_at_that_moment_are_gone(self, run, batch):
+    def test_of_an_archived_batch_are_gone_once_they_are_refused(self, run, batch):
         archived = batch(ended=True, archived_at="2026-02-01T00:00:00Z")
-        assert type(run(run.flows.open_results("b"), batch(ended=True), 410, archived)) is ResultsUnavailableError
+        error = run(run.flows.open_results("b"), archived, 410, archived)
+        assert (type(error), "2026-02-01" in str(error)) == (ResultsUnavailableError, True)
+        assert run.steps == [GET, RESULTS, GET]
+
+    def test_of_a_batch_that_will_be_archived_are_not_gone(self, run, batch):
+        archived = batch(ended=True, archived_at="9999-02-01T00:00:00Z", created_at=None)
+        assert type(run(run.flows.open_results("b"), archived, 410, archived)) is APIStatusError
 
     def test_that_are_refused_without_a_reason_are_the_refusal(self, run, batch):
         ended = batch(ended=True, results_url="https://api.anthropic.com/b/results")

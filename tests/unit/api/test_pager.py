@@ -93,10 +93,15 @@ class TestAPager:
         assert (pager.call.params["after_id"], pager.ended) == ("l", False)
 
     @pytest.mark.parametrize("ids", [(), ("x",)], ids=["empty", "full"])
-    @pytest.mark.parametrize("last_id", [None, "a"], ids=["no cursor", "the same cursor"])
-    def test_does_not_read_the_same_page_again_and_again(self, ids, last_id):
+    def test_does_not_read_the_same_page_again_and_again(self, ids):
         with pytest.raises(InvalidResponseError, match="there are more, but not behind which"):
-            Pager(after_id="a").take(a_page(*ids, last_id=last_id))
+            Pager(after_id="a").take(a_page(*ids, last_id="a"))
+
+    @pytest.mark.parametrize("cursor", ["after_id", "before_id"])
+    def test_continues_behind_the_last_batch_of_a_page_without_cursors(self, cursor):
+        pager = Pager(**{cursor: "a"})
+        pager.take(a_page("x", "y", first_id=None, last_id=None))
+        assert pager.call.params[cursor] == ("y" if cursor == "after_id" else "x")
 
     def test_does_not_take_a_cursor_that_would_change_the_url(self):
         with pytest.raises(InvalidArgumentError, match="after_id"):

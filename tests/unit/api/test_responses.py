@@ -22,7 +22,7 @@ from airflow_provider_batches.api.errors import (
     SpendLimitError,
 )
 from airflow_provider_batches.api.evidence import Proof
-from airflow_provider_batches.api.models import BatchPage, DeletedBatch, MessageBatch
+from airflow_provider_batches.api.models import BatchPage, MessageBatch
 from airflow_provider_batches.api.responses import read_response, read_retry_after
 from airflow_provider_batches.api.settings import ClientSettings
 
@@ -77,7 +77,8 @@ class TestARightAnswer:
 
     @pytest.mark.parametrize("body", [b"", b" \n"])
     def test_to_delete_may_be_a_204_without_a_body(self, body):
-        assert read(DELETE, 204, body) == DeletedBatch(id="msgbatch_1")
+        answer = read(DELETE, 204, body, {"request-id": "req_1"})
+        assert (answer.id, answer.request_id) == ("msgbatch_1", "req_1")
 
     def test_to_list_holds_the_batches_as_they_came(self):
         page = read(LIST, 200, b'{"data": [{"id": 5}], "has_more": false}')
@@ -93,12 +94,26 @@ class TestA2xxOfAnotherShape:
             (RETRIEVE, envelope()),
             (CANCEL, b'{"id": "msgbatch_1"}'),
             (DELETE, b""),
+            (DELETE, b'{"id": "msgbatch_1"}'),
             (DELETE, b'{"id": "msgbatch_1", "type": "message_batch", "processing_status": "ended"}'),
             (LIST, b"[]"),
             (LIST, b'{"data": []}'),
+            (LIST, b'{"data": [], "has_more": true}'),
             (LIST, b'{"data": [5], "has_more": false}'),
         ],
-        ids=["nothing", "HTML", "error", "part", "empty", "batch", "list", "no has_more", "no objects"],
+        ids=[
+            "nothing",
+            "HTML",
+            "error",
+            "part",
+            "empty",
+            "no type",
+            "batch",
+            "list",
+            "no has_more",
+            "no cursor",
+            "no objects",
+        ],
     )
     def test_proves_nothing(self, call, body):
         error = error_of(call, 200, body, has_answered=True)

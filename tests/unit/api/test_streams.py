@@ -97,16 +97,46 @@ class TestResultLines:
         assert sum(map(len, reader._rest)) < 200
 
 
+#: What a text is on the wire, and what is read.
+ODD = {
+    "a lone surrogate": (rb'"half \ud99c of it"', "half \ufffd of it"),
+    "a lone surrogate at the end": (rb'"\udc00"', "\ufffd"),
+    "a pair": (rb'"\ud83d\ude00"', "\U0001f600"),
+    "bytes that are no UTF-8": (b'"\xff"', "\ufffd"),
+    "U+2028": ('"a\u2028b"'.encode(), "a\u2028b"),
+    "a large number": (b"1" + b"0" * 400, 10**400),
+    "the key twice": (b'"a", "text": "b"', "b"),
+}
+
+
+class TestAnOddResult:
+    """Python's and pydantic's JSON readers refuse some of these; the others' results must come all the same."""
+
+    @pytest.mark.parametrize(("raw", "text"), ODD.values(), ids=ODD)
+    def test_comes_through_and_so_do_the_rest(self, raw, text, batch):
+        odd = b'{"custom_id":"odd","result":{"type":"succeeded","message":{"text":%s}}}' % raw
+        body = one(RESULT, odd, OTHER)
+        ended = batch(ended=True, request_counts={"succeeded": 3})
+        assert [line.result.message["text"] for line in read(body, [], ended) if line.custom_id == "odd"] == [text]
+        assert b"".join(ResultBytes(ResultLines(ended), None, [body])) == body
+
+    def test_may_be_the_first_after_a_byte_order_mark(self, batch):
+        body, ended = b"\xef\xbb\xbf" + one(RESULT), batch(ended=True, request_counts={"succeeded": 1})
+        assert [line.custom_id for line in read(body, [], ended)] == ["a"]
+        assert b"".join(ResultBytes(ResultLines(ended), None, [body])) == body
+
+
 def one(*lines):
     return b"".join(line + b"\n" for line in lines)
 
 
 RESULT = b'{"custom_id":"a","result":{"type":"canceled"}}'
+OTHER = RESULT.replace(b'"a"', b'"b"')
 
 
 class TestResultBytes:
     def read(self, chunks, ended, total=2):
-        return b"".join(ResultBytes(ended(ended=True, request_counts={"succeeded": total}), None, chunks))
+        return b"".join(ResultBytes(ResultLines(ended(ended=True, request_counts={"succeeded": total})), None, chunks))
 
     @given(cuts=st.lists(st.integers(0)), newline=st.booleans())
     def test_are_what_came(self, cuts, newline, batch):
@@ -120,10 +150,12 @@ class TestResultBytes:
             b"<html>Please log in.</html>",
             b"[]",
             b'"custom_id"',
-            b'{"type": "error", "error": {"type": "overloaded_error", "message": "Later."}}',
+            b'{"custom_id":""}',
+            b'{"custom_id":"b","result":{"type":"canc',
+            b'{"custom_id": 5, "result": {"type": "canceled"}}',
             b'{"text": "the \\"custom_id\\" of another"}',
         ],
-        ids=["HTML", "list", "text", "error", "a text that names it"],
+        ids=["HTML", "list", "text", "no ID", "half a line", "a number", "a text that names it"],
     )
     @given(cuts=st.lists(st.integers(0)))
     def test_of_lines_that_are_no_results_are_refused(self, line, cuts, batch):
@@ -131,10 +163,46 @@ class TestResultBytes:
         with pytest.raises(ResultsTruncatedError, match=r"1 of 2 came \(result 2 is no whole result of the API\)"):
             self.read(cut_into_chunks(one(RESULT, line), cuts), batch)
 
-    @pytest.mark.parametrize("body", [b"", RESULT, RESULT + b"\n", one(RESULT, RESULT, RESULT)])
+    @pytest.mark.parametrize(
+        "body", [b"", RESULT, RESULT + b"\n", one(*(RESULT.replace(b'"a"', name) for name in (b'"a"', b'"b"', b'"c"')))]
+    )
     def test_of_another_number_of_lines_are_refused(self, body, batch):
         with pytest.raises(ResultsTruncatedError, match="of 2 came"):
             self.read([body], batch)
+
+    @pytest.mark.parametrize("cuts", [[], [7], [60, 61]])
+    def test_with_an_error_among_them_show_what_the_api_said(self, cuts, batch):
+        error = b'{"type":"error","error":{"type":"overloaded_error","message":"Later, \ud800 not now."}}'
+        said = r"1 of 3 came \(result 2 is an error, overloaded_error: Later, \\ud800 not now\.\)"
+        with pytest.raises(ResultsTruncatedError, match=said):
+            self.read(cut_into_chunks(one(RESULT, error), cuts), batch, 3)
+
+    def test_show_no_secret_that_an_error_among_them_echoes(self, batch):
+        error = b'{"type":"error","error":{"type":"x","message":"No such key: sk-ant-canary"}}'
+        lines = ResultLines(batch(ended=True), lambda text: text.replace("sk-ant-canary", "***"))
+        with pytest.raises(ResultsTruncatedError, match=r"No such key: \*\*\*"):
+            list(ResultBytes(lines, None, [one(error)]))
+
+    @pytest.mark.parametrize(
+        "again", [RESULT, b'{"result": {"type": "canceled"}, "custom_id": "a"}', RESULT.replace(b'"a"', b'"\\u0061"')]
+    )
+    def test_of_which_one_came_twice_are_refused(self, again, batch):
+        with pytest.raises(ResultsTruncatedError, match="the result of 'a' came twice"):
+            self.read([one(RESULT, again)], batch)
+
+    @pytest.mark.parametrize(
+        "counts", [{"succeeded": 1, "refused": 1}, {"paused": 2}, {"succeeded": 2, "errored": None}]
+    )
+    def test_are_as_many_as_the_counts_say_those_included_that_nobody_knows(self, counts, batch):
+        body = one(RESULT, OTHER)
+        lines = ResultLines(batch(ended=True, request_counts=counts))
+        assert b"".join(ResultBytes(lines, None, [body])) == body
+
+    @pytest.mark.parametrize("counts", [{"succeeded": -1, "errored": 3}, {"succeeded": "2"}, {"succeeded": 2.0}])
+    def test_are_not_taken_for_all_if_the_counts_cannot_be_read(self, counts, batch):
+        lines = ResultLines(batch(ended=True, request_counts=counts))
+        with pytest.raises(ResultsTruncatedError, match="of 0 came"):
+            list(ResultBytes(lines, None, [one(RESULT, OTHER)]))
 
     def test_that_break_off_say_how_many_came_and_nothing_of_what_the_network_said(self, batch):
         def chunks():
@@ -146,6 +214,7 @@ class TestResultBytes:
         assert "confidential" not in str(caught.value)
 
     def test_are_counted_while_they_come(self, batch):
-        results = ResultBytes(batch(ended=True, request_counts={"succeeded": 2}), "req_1", [one(RESULT)] * 2)
+        lines = ResultLines(batch(ended=True, request_counts={"succeeded": 2}))
+        results = ResultBytes(lines, "req_1", [one(RESULT), one(OTHER)])
         counts = [results.lines for _ in results]
         assert (counts, results.request_id) == ([1, 2], "req_1")

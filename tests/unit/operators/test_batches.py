@@ -24,7 +24,7 @@ def client(mocker: Any) -> Any:
     client = made.get_conn.return_value
     client.cancel.return_value = _batch("canceling")
     client.find.return_value = _batch("ended")
-    client.delete.return_value = DeletedBatch(id="msgbatch_1")
+    client.delete.return_value = DeletedBatch(id="msgbatch_1", type="message_batch_deleted")
     return client
 
 

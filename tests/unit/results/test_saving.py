@@ -12,12 +12,12 @@ import pytest
 from airflow_provider_batches import api
 from airflow_provider_batches.api import endpoints
 from airflow_provider_batches.api.evidence import judge
-from airflow_provider_batches.api.streams import ResultBytes
+from airflow_provider_batches.api.streams import ResultBytes, ResultLines
 from airflow_provider_batches.results.saving import SavedFileError, Saver, StoppedError
 from airflow_provider_batches.storage.folder import Folder
 
 ID = "msgbatch_1"
-LINES = b'{"custom_id": "a"}\n{"custom_id": "b"}\n'
+LINES = b"".join(b'{"custom_id":"%s","result":{"type":"canceled"}}\n' % name for name in (b"a", b"b"))
 
 
 class Client:
@@ -33,7 +33,7 @@ class Client:
         self.reads += 1
         if self.errors:
             raise self.errors.pop(0)
-        yield ResultBytes(known, "req_1", [LINES[:5], LINES[5:]])
+        yield ResultBytes(ResultLines(known), "req_1", [LINES[:5], LINES[5:]])
 
 
 def ended(results_url: str | None = "https://example.com", batch_id: str = ID, **counts: int) -> api.MessageBatch:
@@ -142,7 +142,7 @@ class TestASavedFile:
 
     @pytest.mark.parametrize(
         ("content", "says"),
-        [(None, "does not exist"), (b"", "has 0 bytes instead of 38"), (LINES.upper(), "has another SHA-256")],
+        [(None, "does not exist"), (b"", "has 0 bytes instead of 94"), (LINES.upper(), "has another SHA-256")],
     )
     def test_that_differs_is_an_error(self, saver: Saver, tmp_path: Path, content: bytes | None, says: str) -> None:
         file = tmp_path / f"{ID}.jsonl"
