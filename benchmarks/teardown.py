@@ -46,7 +46,9 @@ def _many(api: Control, url: str, count: int) -> Numbers:
     from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
 
     def tear_down(batch_ids: list[str]) -> int:
-        task = TeardownBatchesOperator(task_id="task", batch_ids=batch_ids, max_in_flight=IN_FLIGHT)
+        task = TeardownBatchesOperator(
+            task_id="task", batch_ids=batch_ids, discard_results=True, max_in_flight=IN_FLIGHT
+        )
         return int(task.execute(CONTEXT)["failed"])
 
     return _measured(api, count, tear_down)

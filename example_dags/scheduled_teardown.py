@@ -16,17 +16,17 @@ from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
 
 CONN_ID = "anthropic_default"
 #: A place that outlives the worker. The Variable is set in the UI, or as AIRFLOW_VAR_BATCH_RESULTS_FOLDER; for a bucket
-#: it looks like s3://aws_default@my-bucket/batch-results. Without it, a dry run gets a folder that nothing can be saved
+#: it looks like s3://aws_default@my-bucket/batch-results. Without it, a report gets a folder that nothing can be saved
 #: to, and any other run no folder but a text, which the task shows when it refuses it.
 FOLDER = (
     "{{ var.value.get('batch_results_folder', '') or ("
-    "'file:///dev/null' if dag_run.run_type == 'scheduled' or params.dry_run "
+    "'file:///dev/null' if dag_run.run_type == 'scheduled' or params.report_only "
     "else 'unset: say in the Variable batch_results_folder where to save results') }}"
 )
 #: The defaults of the form hold for scheduled runs too, so the kind of run has to decide. And whoever unpauses the DAG,
-#: be it by the form of a dry run, starts the scheduled run that was missed last: that one must not delete unasked.
+#: be it by the form of a report, starts the scheduled run that was missed last: that one must not delete unasked.
 ONLY_REPORT = (
-    "{{ not var.value.get('batch_results_folder', '') if dag_run.run_type == 'scheduled' else params.dry_run }}"
+    "{{ not var.value.get('batch_results_folder', '') if dag_run.run_type == 'scheduled' else params.report_only }}"
 )
 
 with DAG(
@@ -55,11 +55,11 @@ with DAG(
             title="Older than (days)",
             description="Batches created longer ago than this are torn down, including those that are still running.",
         ),
-        "dry_run": Param(
+        "report_only": Param(
             True,
             type="boolean",
-            title="Dry run",
-            description="This run reports only. Without it, the batches are deleted, once their results are saved.",
+            title="Report only",
+            description="Nothing is changed. Without it, the batches are deleted, once their results are saved.",
         ),
     },
     doc_md="""
@@ -69,8 +69,8 @@ One task selects the batches older than a week, cancels those that are still run
 all have ended, saves their results to the folder in the Variable `batch_results_folder`, checks them, and then deletes
 the batches.
 
-**The nightly run deletes once the Variable is set**; until then it is a dry run, whose log names what would be deleted.
-A run started by hand is a dry run unless its form says otherwise, and then it requires the Variable, too. If the DAG
+**The nightly run deletes once the Variable is set**; until then it reports only: its log names what would be deleted.
+A run started by hand reports only, unless its form says otherwise, and then it requires the Variable, too. If the DAG
 was paused, its form unpauses it, and Airflow also starts the nightly run that was missed last.
 """,
 ) as dag:
@@ -78,6 +78,6 @@ was paused, its form unpauses it, and Airflow also starts the nightly run that w
         task_id="teardown",
         older_than="P{{ params.older_than_days }}D",
         save_results_to=FOLDER,
-        dry_run=ONLY_REPORT,
+        report_only=ONLY_REPORT,
         conn_id=CONN_ID,
     )

@@ -108,7 +108,9 @@ def victim(seconds: float) -> int:
         raise_timeout(number, frame)
 
     alarm.handle_timeout = handle
-    task = TeardownBatchesOperator(task_id="task", batch_ids=json.load(sys.stdin), max_in_flight=16)
+    task = TeardownBatchesOperator(
+        task_id="task", batch_ids=json.load(sys.stdin), discard_results=True, max_in_flight=16
+    )
     names = {"dag_id": "attack", "run_id": "run", "task_id": "task", "map_index": -1, "try_number": 1}
     context: Any = {"ti": SimpleNamespace(**names, xcom_push=lambda key, value: None)}
     # Logs where each thread is, and ends even an interpreter that waits for its threads.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_provider_batches.api.endpoints import Call
 
-#: `details.error_code` of a 429 that lasts until somebody raises the limit.
-_SPEND_LIMITS = ("enforced_spend_limit_reached", "contract_spend_limit_reached")
+#: What is in each `details.error_code` of a refusal that lasts until somebody raises the limit.
+_SPEND_LIMIT = "spend_limit"
 #: What gateways answer for an API that is down, and an API that is overloaded.
 _UNAVAILABLE = (502, 503, 504, 529)
 
@@ -88,8 +88,10 @@ def _proof(
         return Proof.NOTHING, not own or status in _UNAVAILABLE
     if status == 413:
         return Proof.TOO_LARGE, False
+    if own and isinstance(error_code, str) and _SPEND_LIMIT in error_code:
+        return Proof.SPEND_LIMIT, False
     if status == 429:
-        return (Proof.SPEND_LIMIT if own and error_code in _SPEND_LIMITS else Proof.RATE_LIMIT), False
+        return Proof.RATE_LIMIT, False
     if not own:
         return (Proof.NOTHING if has_answered else Proof.WRONG_ADDRESS), has_answered
     if status == 402:

@@ -23,7 +23,7 @@ from airflow_provider_batches.api.errors import (
     ResultsUnavailableError,
 )
 from airflow_provider_batches.api.evidence import Proof
-from airflow_provider_batches.api.models import BatchPage, DeletedBatch, MessageBatch, read_batch
+from airflow_provider_batches.api.models import BatchPage, DeletedBatch, MessageBatch, read_time
 from airflow_provider_batches.api.pager import Pager
 from airflow_provider_batches.api.retry import (
     KEY_PAUSES,
@@ -74,8 +74,18 @@ class Flows:
         self.attempts = attempts
         self.throttle = throttle
 
-    def call(self, call: Call[T], retries: int | None = None, *, doubt: bool = True) -> Flow[T]:
-        """Make a call until it is answered, or until another attempt cannot help; who polls has no retries."""
+    def call(
+        self,
+        call: Call[T],
+        retries: int | None = None,
+        *,
+        doubt: bool = True,
+        take: Callable[[T], None] = lambda answer: None,
+    ) -> Flow[T]:
+        """Make a call until it is answered, or until another attempt cannot help; who polls has no retries.
+
+        :param take: Takes the answer, or raises what is wrong with it.
+        """
         retry: Retry | None = None
         lost = False
         while True:
@@ -83,6 +93,7 @@ class Flows:
                 yield Pause(seconds)
             try:
                 answer: T = yield call
+                take(answer)
             except BatchesError as error:
                 self.throttle.on_error(error)
                 evidence = error.evidence
@@ -120,13 +131,10 @@ class Flows:
         """Return the next page of the list."""
         while True:
             try:
-                page = yield from self.call(pager.call, retries, doubt=doubt)
+                return (yield from self.call(pager.call, retries, doubt=doubt, take=pager.take))
             except APIStatusError as error:
                 if not pager.restart(error):
                     raise
-            else:
-                pager.take(page)
-                return page
 
     def find(self, batch_id: str, seen: datetime | None = None, *, confirm: bool = False) -> Flow[MessageBatch]:
         """Return the batch. That the API does not know it is believed only after four retrievals over 7 s."""
@@ -148,14 +156,15 @@ class Flows:
         while not pager.ended and len(found) < len(batch_ids):
             page = yield from self.page(pager, retries)
             found |= {str(raw.get("id")) for raw in page.data} & set(batch_ids)
-            if page.data and (since is None or ((last := read_batch(page.data[-1]).created_at) and last < since)):
+            last = read_time(page.data[-1].get("created_at")) if page.data else None
+            if page.data and (since is None or (last and last < since)):
                 break
         return found
 
     def cancel(self, batch_id: str, seen: datetime | None = None, *, confirm: bool = False) -> Flow[MessageBatch]:
         """Return the batch once it is canceling or has ended, no matter who canceled it."""
 
-        def stopping(batch: MessageBatch) -> MessageBatch | None:
+        def stopping(batch: MessageBatch, _: int = 0) -> MessageBatch | None:
             stopped = batch.ended or batch.processing_status == "canceling" or batch.cancel_initiated_at
             return batch if stopped else None
 
@@ -177,7 +186,7 @@ class Flows:
     def delete(self, batch_id: str, seen: datetime | None = None) -> Flow[DeletedBatch]:
         """Return once the batch is gone; a batch that has not ended is an error and stays."""
 
-        def deletable(batch: MessageBatch) -> None:
+        def deletable(batch: MessageBatch, _: int) -> None:
             if not batch.ended:
                 raise BatchNotEndedError(batch, "can be deleted")
 
@@ -192,10 +201,13 @@ class Flows:
     def open_results(self, batch_id: str, known: MessageBatch | None = None) -> Flow[tuple[MessageBatch, Any]]:
         """Return the batch and the open stream of its results."""
 
-        def refused(batch: MessageBatch) -> None:
+        def refused(batch: MessageBatch, status: int) -> None:
             now = datetime.now(timezone.utc)
             if not batch.ended:
                 raise BatchNotEndedError(batch, "has results")
+            if status == 403:
+                # It is about the key.
+                return
             if batch.archived_at and batch.archived_at <= now:
                 raise _gone(batch, f"were archived at {batch.archived_at.isoformat()} and are gone")
             # `archived_at` may be left out.
@@ -212,13 +224,13 @@ class Flows:
     def _settled(
         self,
         call: Call[Any],
-        explain: Callable[[MessageBatch], T | None],
+        explain: Callable[[MessageBatch, int], T | None],
         seen: datetime | None = None,
         *,
         confirm: bool = False,
         pauses: Iterator[float] | None = None,
     ) -> Flow[T]:
-        """Make a call; if the API refuses it, retrieve the batch and let `explain` decide by its state.
+        """Make a call; if the API refuses it, retrieve the batch and let `explain` decide by its state and the status.
 
         `explain` returns the call's result, raises the error that the state stands for, or returns None if the state
         does not explain the refusal. NotFoundError means that the API does not know the batch, and nothing else.
@@ -237,9 +249,9 @@ class Flows:
                 except NotFoundError as error:
                     error.answer_was_lost = lost
                     raise
-                if (explained := explain(batch)) is not None:
-                    return explained
                 status = refusal.status
+                if (explained := explain(batch, status)) is not None:
+                    return explained
                 if status not in _MOMENTARY:
                     raise
                 if (pause := next(pauses, None)) is None:

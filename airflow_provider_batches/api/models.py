@@ -6,14 +6,16 @@ know are kept, so that a snapshot taken today still holds what the API says tomo
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     PrivateAttr,
+    TypeAdapter,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -36,16 +38,45 @@ def _if_readable(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
 
 def _aware(value: Any, read: ValidatorFunctionWrapHandler) -> datetime | None:
     time: datetime | None = _if_readable(value, read)
-    return time.replace(tzinfo=timezone.utc) if time and time.tzinfo is None else time
+    if time and time.tzinfo is None:
+        time = time.replace(tzinfo=timezone.utc)
+    # Some languages write "none" as the year 1, or as 0.
+    return time if time and time > _EPOCH else None
 
 
 #: None if there is none, or none that can be read.
 Timestamp = Annotated[datetime | None, WrapValidator(_aware)]
 Text = Annotated[str | None, WrapValidator(_if_readable)]
+#: Reads a time without the batch that it belongs to.
+read_time = TypeAdapter[datetime | None](Timestamp).validate_python
 
 
 class _Object(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
+
+
+Model = TypeVar("Model", bound=_Object)
+
+
+def read_json(text: str) -> Any:
+    """Return what JSON holds that a strict reader refuses: half a character becomes U+FFFD, a huge number a text."""
+    # Python refuses to read numbers of more digits.
+    found = json.loads(text, strict=False, parse_int=lambda digits: int(digits) if len(digits) < 4000 else digits)
+    return json.loads(
+        json.dumps(found, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )
+
+
+def read_model(model: type[Model], body: bytes) -> Model:
+    """Return the object that JSON holds; if it holds none, a ValidationError says why."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        strict = error
+    try:
+        return model.model_validate(read_json(body.decode(json.detect_encoding(body), "replace")))
+    except (ValueError, RecursionError):
+        raise strict from None
 
 
 class _Answer(_Object):
@@ -146,22 +177,6 @@ class BatchPage(_Answer):
     first_id: Text = None
     last_id: Text = None
 
-    @model_validator(mode="after")
-    def _continues(self) -> BatchPage:
-        if self.has_more and not (self.first and self.last):
-            raise ValueError("there are more batches, but the page does not say behind which")
-        return self
-
-    @property
-    def first(self) -> str | None:
-        """The ID that the page begins with."""
-        return self.first_id or (str(self.data[0].get("id")) if self.data else self.last_id)
-
-    @property
-    def last(self) -> str | None:
-        """The ID that the page ends with."""
-        return self.last_id or (str(self.data[-1].get("id")) if self.data else self.first_id)
-
     def batches(self) -> list[MessageBatch]:
         """Return all batches of the page; one that cannot be read is an InvalidResponseError."""
         return [read_batch(raw) for raw in self.data]
@@ -230,7 +245,7 @@ class Result(_Object):
 class BatchResult(_Object):
     """One line of a batch's results.
 
-    :param custom_id: The request's own ID.
+    :param custom_id: The `custom_id` of the request.
     :param result: How the request ended.
     """
 
@@ -240,8 +255,8 @@ class BatchResult(_Object):
     @property
     def text(self) -> str | None:
         """The text of the answer, all its text blocks joined; None if the request did not succeed."""
-        if self.result.message is None:
+        if self.result.type != "succeeded" or self.result.message is None:
             return None
         content = self.result.message.get("content")
         blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
-        return "".join(str(block.get("text", "")) for block in blocks if block.get("type") == "text")
+        return "".join(str(block.get("text") or "") for block in blocks if block.get("type") == "text")

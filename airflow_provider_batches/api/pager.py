@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from airflow_provider_batches.api import endpoints
 from airflow_provider_batches.api.endpoints import Call
 from airflow_provider_batches.api.errors import APIStatusError, InvalidArgumentError, InvalidResponseError
@@ -35,8 +37,13 @@ class Pager:
 
     def take(self, page: BatchPage) -> None:
         """Continue behind a page; one that has more but does not say where is an InvalidResponseError."""
-        cursor = page.first if self._cursor == "before_id" else page.last
-        if page.has_more and (cursor is None or cursor == self.call.params.get(self._cursor)):
+        following = self.call
+        if page.has_more:
+            named, end = (page.first_id, 0) if self._cursor == "before_id" else (page.last_id, -1)
+            cursor = named or (page.data[end].get("id") if page.data else None)
+            with suppress(InvalidArgumentError):
+                following = endpoints.page(self._page_size, **{self._cursor: endpoints.check_batch_id(cursor)})
+        if page.has_more and following.params == self.call.params:
             raise InvalidResponseError(
                 "Could not list batches: the API says there are more, but not behind which "
                 f"(request-id {page.request_id}).",
@@ -44,8 +51,7 @@ class Pager:
             )
         self.number += 1
         self.ended = not page.has_more
-        if page.has_more:
-            self.call = endpoints.page(self._page_size, **{self._cursor: cursor})
+        self.call = following
 
     def restart(self, error: APIStatusError) -> bool:
         """Begin anew if a refusal can mean that the batch a page ended with is gone; return whether it can."""

@@ -29,7 +29,7 @@ from airflow_provider_batches.api.errors import (
     shown,
 )
 from airflow_provider_batches.api.evidence import Proof, judge
-from airflow_provider_batches.api.models import DeletedBatch
+from airflow_provider_batches.api.models import DeletedBatch, read_json, read_model
 from airflow_provider_batches.api.settings import ClientSettings
 
 #: Characters shown of a body, and of what the API says in its envelope.
@@ -63,12 +63,20 @@ def read_response(
     try:
         if status == 204 and model is DeletedBatch and request_id:
             body = b'{"id": "%s", "type": "message_batch_deleted"}' % call.batch_id.encode()
-        answer = model.model_validate_json(body)
+        answer = read_model(model, body)
         # Or the results of one batch would be saved, and another one deleted.
         if call.batch_id and answer.id != call.batch_id:
             problem = f"the answer is about another batch, {shown(answer.id)}"
     except ValidationError as error:
-        problem = f"status {status} with an unreadable body: {_problems(error)}; it begins {_excerpt(body, redact)!r}"
+        said = error_in(body, redact)
+        problem = (
+            f"status {status} with an error, {said}"
+            if said
+            else (
+                f"status {status} with an unreadable body: {_problems(error)}; "
+                f"it begins {_excerpt(_decoded(response), redact)!r}"
+            )
+        )
     if problem:
         request_id = _line(request_id, redact)
         text = _text(call, settings, problem, request_id, "" if request_id else _FOREIGN)
@@ -85,17 +93,14 @@ def _read_refusal(
     redact: Callable[[str], str],
 ) -> BatchesError:
     """Return the error that a response other than 2xx stands for."""
-    headers, body, status = response.headers, response.content, response.status_code
-    envelope = _read_json(body)
-    inner = envelope.get("error")
-    # Gateways answer in shapes of their own: flat, a text alone, or with a code instead of a type.
-    detail = inner if isinstance(inner, dict) else {**envelope, "message": inner or envelope.get("message")}
-    error_type, details = _line(detail.get("type") or detail.get("code"), redact), detail.get("details")
-    message = _line(detail.get("message"), redact, _MESSAGE) or _excerpt(body, redact)
+    headers, status, body = response.headers, response.status_code, _decoded(response)
+    envelope = _read_object(body)
+    error_type, message, details = _detail(envelope, redact)
+    message = message or _excerpt(body, redact)
     code = details.get("error_code") if isinstance(details, dict) else None
     request_id = _line(headers.get("request-id") or envelope.get("request_id"), redact)
-    is_whole = detail is inner and envelope.get("type") == "error" and error_type and request_id
-    own = bool(is_whole) and status >= 400
+    is_whole = isinstance(envelope.get("error"), dict) and envelope.get("type") == "error" and error_type
+    own = bool(is_whole and request_id) and status >= 400
     evidence = judge(call, status, own=own, direct=settings.is_direct, has_answered=has_answered, error_code=code)
 
     kind: type[BatchesError] = _KINDS.get(evidence.proof) or _STATE_KINDS.get(status, APIStatusError)
@@ -155,19 +160,44 @@ def read_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     return max(0.0, (date - now).total_seconds())
 
 
-def _read_json(body: bytes) -> dict[str, Any]:
+def error_in(body: bytes, redact: Callable[[str], str]) -> str | None:
+    """Return type and text of the error that a body is, in spite of its 2xx; None if it is not an error."""
+    error_type, message, _ = _detail(_read_object(body.decode(json.detect_encoding(body), "replace")), redact)
+    return f"{error_type or 'unknown'}: {message}" if message else None
+
+
+def _detail(envelope: dict[str, Any], redact: Callable[[str], str]) -> tuple[str | None, str | None, Any]:
+    """Return type, text and details of an error, in the API's envelope or in another shape."""
+    inner = envelope.get("error")
+    # Gateways answer in shapes of their own: flat, a text alone, or with a code instead of a type.
+    detail = inner if isinstance(inner, dict) else {**envelope, "message": inner or envelope.get("message")}
+    error_type = _line(detail.get("type") or detail.get("code"), redact)
+    return error_type, _line(detail.get("message"), redact, _MESSAGE), detail.get("details")
+
+
+def _read_object(text: str) -> dict[str, Any]:
     """Return the object that a body holds; more lenient than the models, because it only explains an error."""
     try:
-        found = json.loads(body.decode(json.detect_encoding(body), "replace"))
+        found = read_json(text)
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _excerpt(body: bytes, redact: Callable[[str], str]) -> str:
+def _decoded(response: httpx.Response) -> str:
+    """Return the body as text, as its first bytes or its header say how."""
+    found = json.detect_encoding(response.content)
+    try:
+        return response.content.decode(found if found != "utf-8" else response.encoding or found, "replace")
+    except (LookupError, UnicodeError):
+        # The header may name what is not an encoding of text.
+        return response.content.decode("utf-8", "replace")
+
+
+def _excerpt(body: str, redact: Callable[[str], str]) -> str:
     """Return the beginning of a body as one line, without HTML tags."""
     # Without secrets before anything is cut off: half a secret is not recognized.
-    text = redact(body.decode("utf-8", errors="replace"))[: 20 * _EXCERPT]
+    text = redact(body)[: 20 * _EXCERPT]
     if "<" in text:
         text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", text)
         text = html.unescape(text)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import httpx
 from pydantic import ValidationError
 
 from airflow_provider_batches.api.errors import ResultsTruncatedError
-from airflow_provider_batches.api.models import BatchResult, MessageBatch
+from airflow_provider_batches.api.models import BatchResult, MessageBatch, read_model
+from airflow_provider_batches.api.responses import error_in
 
 #: How each line begins that the API writes.
-_ID = b'{"custom_id":"'
+_RESULT = re.compile(rb'\s*\{\s*"custom_id"\s*:\s*"([\w-]+)"\s*,\s*"result"\s*:\s*\{')
 
 
 class ResultLines:
@@ -40,7 +40,7 @@ class ResultLines:
             line = b"".join((*self._rest, line))
             self._rest.clear()
             if line.strip():
-                yield self._read(line)
+                yield self._read(line, chunk)
         self._rest.append(rest)
 
     def skip(self, chunk: bytes) -> None:
@@ -62,8 +62,9 @@ class ResultLines:
         """Yield the last result if its line had no end; missing results are a ResultsTruncatedError."""
         yield from self.feed(b"\n")
         # A batch has one request at least: counts of 0 say nothing.
-        if not self.count or self.count != self.batch.request_counts.total:
-            raise self.cut_short("the stream ended")
+        total = self.batch.request_counts.total
+        if not self.count or self.count != total:
+            raise self.cut_short("the stream ended" if total else "the batch's request_counts cannot be read")
 
     def cut_short(self, why: object) -> ResultsTruncatedError:
         """Return the error for a stream that broke off."""
@@ -75,42 +76,27 @@ class ResultLines:
         )
 
     def _skip_line(self, chunk: bytes, start: int, end: int) -> None:
-        last = end - 1 if chunk[end - 1 : end] == b"\r" else end
-        quote = chunk.find(b'"', start + len(_ID), last) if chunk.startswith(_ID, start) else -1
-        custom_id = chunk[start + len(_ID) : quote]
-        if quote > 0 and custom_id and b"\\" not in custom_id and chunk[last - 1 : last] == b"}":
-            self._take(custom_id)
+        found = _RESULT.match(chunk, start, end)
+        if found and chunk.endswith(b"}}", start, end):
+            self._take(found[1])
         elif line := chunk[start:end].strip():
-            self._read(line)
+            self._read(line, chunk)
 
     def _take(self, custom_id: bytes) -> None:
         if custom_id in self._custom_ids:
             raise self.cut_short(f"the result of {self.redact(custom_id.decode())[:100]!r} came twice")
         self._custom_ids.add(custom_id)
 
-    def _read(self, line: bytes) -> BatchResult:
+    def _read(self, line: bytes, chunk: bytes) -> BatchResult:
         try:
-            result = BatchResult.model_validate_json(line)
+            result = read_model(BatchResult, line)
         except ValidationError:
-            result = self._repair(line)
+            # An error in place of all results may have several lines.
+            said = error_in(line, self.redact) or (None if self.count else error_in(chunk, self.redact))
+            what = f"an error, {said}" if said else "no whole result of the API"
+            raise self.cut_short(f"result {self.count + 1} is {what}") from None
         self._take(result.custom_id.encode())
         return result
-
-    def _repair(self, line: bytes) -> BatchResult:
-        """Return the result of a line that strict JSON refuses, with U+FFFD for half a character."""
-        found: Any = None
-        try:
-            found = json.loads(line.decode("utf-8-sig", "replace"))
-            text = json.dumps(found, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            return BatchResult.model_validate_json(text)
-        except (ValueError, RecursionError):
-            # A ValidationError is a ValueError.
-            pass
-        what = "no whole result of the API"
-        if isinstance(found, dict) and isinstance(error := found.get("error"), dict):
-            said = " ".join(self.redact(f"{error.get('type')}: {error.get('message')}").split())
-            what = f"an error, {said[:500].encode('ascii', 'backslashreplace').decode()}"
-        raise self.cut_short(f"result {self.count + 1} is {what}")
 
 
 class ResultBytes:

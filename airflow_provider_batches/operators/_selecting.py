@@ -41,7 +41,7 @@ class SelectingOperator(BatchesOperator):
 
     def _read_selection(self, started: datetime | None) -> Selection:
         if started is not None:
-            self._check_given(*_NARROWING)
+            self._check_given("batch_ids", *_NARROWING)
         given = {name: getattr(self, name) for name in ("batch_ids", *_NARROWING)}
         return read_selection(**given, started=started)
 
@@ -59,9 +59,6 @@ class SelectingOperator(BatchesOperator):
     def _select(self, selection: Selection, requests_per_minute: int | None = None) -> list[MessageBatch]:
         async def select() -> list[MessageBatch]:
             async with self._client(Throttle(requests_per_minute, patient=True)) as client:
-                return await Teardown(client, Tally(), self._log).select(selection)
+                return await Teardown(client, Tally(), self.log).select(selection)
 
         return run_in_thread(select())
-
-    def _log(self, line: str) -> None:
-        self.log.info("%s", line)

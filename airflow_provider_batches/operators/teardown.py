@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
@@ -18,7 +19,7 @@ from airflow_provider_batches._compat import AirflowException, AirflowFailExcept
 from airflow_provider_batches.api import BatchesClient, InvalidArgumentError, MessageBatch, Throttle
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT
 from airflow_provider_batches.operators._selecting import SelectingOperator
-from airflow_provider_batches.results.saving import Saver
+from airflow_provider_batches.results.saving import Saver, StoppedError
 from airflow_provider_batches.storage.folder import Folder, check_uri
 from airflow_provider_batches.teardown.job import Teardown
 from airflow_provider_batches.teardown.record import FullRecord, Record, Tally
@@ -44,20 +45,26 @@ class TeardownBatchesOperator(SelectingOperator):
     running. The task outlasts an outage of the API, up to 15 minutes.
 
     Returns the summary: how many batches were `selected`, `canceled`, `ended`, `saved`, `deleted`, `already_gone`,
-    `failed` in this try, the `bytes_saved`, and `dry_run`. The full record, a JSON line a batch with the request IDs,
-    is written to `_teardown/` in `save_results_to`, or else to the task's log.
+    `failed` in this try, the `bytes_saved`, and `report_only`. The full record, a JSON line a batch with the request
+    IDs, is written to `_teardown/` in `save_results_to`, or else to the task's log.
+
+    **A selection by age takes the batches of the whole workspace, whoever created them.** Begin with
+    `report_only=True`.
 
     :param batch_ids: The batches (templated). Either these, or a selection by age and state.
-    :param older_than: Batches created longer ago than this, counted from the start of the run: a timedelta, or a text
+    :param older_than: Batches created longer ago than this, counted from the run's `run_after`: a timedelta, or a text
         like `7 days` or `P7D` (templated).
     :param created_before: Batches created before this time, a datetime with a time zone, or a text (templated).
     :param statuses: Batches in these states at that moment: `in_progress`, `canceling`, `ended`. Default: any. Alone,
-        it selects all batches in these states that were created before the run started (templated).
+        it selects all batches in these states that were created before the run's `run_after` (templated).
     :param limit: How many batches at most, the oldest first. Default: all (templated).
     :param save_results_to: Folder for `{id}.jsonl`, the results as the API sent them, and `{id}.json`, what is known
         of them: any URI of ObjectStoragePath, such as `file:///data` or `s3://conn_id@bucket/results`. A batch is
-        deleted only once its saved file has been read back. Default: results are deleted unsaved (templated).
-    :param dry_run: Whether to report only what would be torn down. Default False (templated).
+        deleted only once its saved file has been read back. Required unless `discard_results` is True (templated).
+    :param discard_results: Whether to delete the results unsaved. Default False (templated).
+    :param report_only: Whether to report only what would be torn down. Default False (templated).
+    :param ignore_if_missing: Whether it is success if the API knows none of `batch_ids`. Default False: most likely
+        the key belongs to another workspace. A retry succeeds: an earlier try may have deleted them.
     :param conn_id: The connection (templated). Default `anthropic_default`.
     :param requests_per_minute: The most calls a minute. Default: as many as the API takes.
     :param max_in_flight: How many calls are made at once. Default 16.
@@ -73,7 +80,8 @@ class TeardownBatchesOperator(SelectingOperator):
         "statuses",
         "limit",
         "save_results_to",
-        "only_report",
+        "discard_results",
+        "report_only",
         "conn_id",
     )
 
@@ -82,7 +90,9 @@ class TeardownBatchesOperator(SelectingOperator):
         *,
         batch_ids: str | list[str] | None = None,
         save_results_to: Any = None,
-        dry_run: bool | str = False,
+        discard_results: bool | str = False,
+        report_only: bool | str = False,
+        ignore_if_missing: bool = False,
         requests_per_minute: int | None = None,
         max_in_flight: int = 16,
         poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
@@ -91,10 +101,13 @@ class TeardownBatchesOperator(SelectingOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.batch_ids = batch_ids
+        if batch_ids is not None:
+            self._given.add("batch_ids")
         self._read_selection(None)
         self.save_results_to = save_results_to
-        # `dry_run` is a method of every operator.
-        self.only_report = dry_run
+        self.discard_results = discard_results
+        self.report_only = report_only
+        self.ignore_if_missing = read_flag("ignore_if_missing", ignore_if_missing)
         self.requests_per_minute = (
             None if requests_per_minute is None else read_count("requests_per_minute", requests_per_minute)
         )
@@ -104,33 +117,38 @@ class TeardownBatchesOperator(SelectingOperator):
         if save_results_to is not None:
             check_uri("save_results_to", save_results_to, rendered=False)
             self._given.add("save_results_to")
-        if not is_template(dry_run):
-            read_flag("dry_run", dry_run)
+        self._check_results(rendered=False)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Select the batches, tear down what can be at once, and defer for the rest."""
+        return self._start(context)
+
+    def _start(self, context: Context, resumed: bool = False) -> dict[str, Any]:
         with airflow_errors():
-            dry_run = read_flag("dry_run", self.only_report)
+            report_only = self._check_results()
             full_record = self._full_record(context)
-            records, batches = self._choose(context, remember=not dry_run)
+            records, batches = self._choose(context, remember=not report_only)
             tally = Tally(selected=len(records))
-            if dry_run:
+            if report_only:
                 return self._report(records, batches, tally)
+            if records and full_record.folder:
+                # Before the first cancel: a batch that cannot be saved is better left running.
+                full_record.folder.probe()
             job = self._tear_down(full_record, records, tally, batches)
             running = [record for record in job.left if not record.ended]
             # What could not be canceled is for a retry, not for a wait: it is billed until it is.
             is_over = self._stop.is_set() or job.fatal or any(record.uncanceled for record in running)
-            if running and not is_over:
+            if running and not is_over and not resumed:
                 done = tally.plus(record for record in records if record.done)
                 self._defer(
                     [record.batch_id for record in running],
                     end_time=time.time() + time_to_wait(self, self.timeout),
                     poll_interval=self.poll_interval,
                     ignore_if_missing=True,
-                    seen_since=min((each.seen_since for each in running if each.seen_since), default=None),
+                    seen_since=min((each.seen_since for each in running if each.seen_since is not None), default=None),
                     kwargs={"left": [asdict(record) for record in job.left], "tally": asdict(done)},
                 )
-            return self._conclude(context, full_record, job)
+            return self._conclude(context, full_record, job, resumed)
 
     def execute_complete(
         self,
@@ -142,12 +160,12 @@ class TeardownBatchesOperator(SelectingOperator):
         """Continue with the batches that had not ended before."""
         self.log.info("%s", event["message"])
         if left is None or tally is None:
-            # `dag.test` drops what a deferral has stored.
-            return self.execute(context)
+            # `dag.test` drops what a deferral has stored. Each step is idempotent, so it is derived again.
+            return self._start(context, resumed=True)
         with airflow_errors():
             full_record = self._full_record(context)
             job = self._tear_down(full_record, [Record(**record) for record in left], Tally(**tally))
-            return self._conclude(context, full_record, job)
+            return self._conclude(context, full_record, job, resumed=True)
 
     def on_kill(self) -> None:
         """Begin nothing new: the next try continues."""
@@ -161,8 +179,31 @@ class TeardownBatchesOperator(SelectingOperator):
     def _full_record(self, context: Context) -> FullRecord:
         self._check_given("save_results_to")
         uri = self.save_results_to
-        folder = None if uri is None else Folder(check_uri("save_results_to", uri))
-        return FullRecord(folder, ".".join(task_ids(context)), self._log)
+        folder = None if uri is None else Folder(uri, "save_results_to")
+        return FullRecord(folder, ".".join(task_ids(context)), self.log)
+
+    def _check_results(self, *, rendered: bool = True) -> bool:
+        """Return `report_only`; refuse arguments that do not say what becomes of the results.
+
+        :param rendered: Whether Airflow has rendered the arguments. If not, what a template hides is not checked.
+        """
+        hides_discard, hides_report = (
+            not rendered and is_template(x) for x in (self.discard_results, self.report_only)
+        )
+        discards = not hides_discard and read_flag("discard_results", self.discard_results)
+        report_only = not hides_report and read_flag("report_only", self.report_only)
+        saves = "save_results_to" in self._given
+        if saves and discards:
+            raise InvalidArgumentError(
+                "save_results_to, discard_results", "both are given. Either save the results, or discard them."
+            )
+        if not (saves or discards or hides_discard or report_only):
+            raise InvalidArgumentError(
+                "save_results_to, discard_results",
+                "neither is given, and a batch is deleted with its results. Set save_results_to to save them "
+                "first, or discard_results=True to delete them unsaved.",
+            )
+        return report_only
 
     def _choose(self, context: Context, remember: bool) -> tuple[list[Record], list[MessageBatch]]:
         """Return the batches of this task, the same in each try, and the state of those that were listed.
@@ -185,7 +226,11 @@ class TeardownBatchesOperator(SelectingOperator):
         if memory and remember:
             chosen = [batch.id for batch in batches]
             oldest = batches[0].listed_since.timestamp() if batches else None
-            memory.set(_CHOSEN, {"batch_ids": chosen, "seen_since": oldest, "asked": asked, "finished": False})
+            note = {"batch_ids": chosen, "seen_since": oldest, "asked": asked, "finished": False}
+            memory.set(_CHOSEN, note)
+            if memory.get(_CHOSEN) != note:
+                # A try that Airflow has given up may not store anything, and is not told so.
+                raise StoppedError("The selection cannot be stored: Airflow has given up this try. Nothing is touched.")
         return [Record(batch.id) for batch in batches], batches
 
     def _memory(self, context: Context) -> TaskMemory | None:
@@ -212,7 +257,7 @@ class TeardownBatchesOperator(SelectingOperator):
         """Do what can be done now."""
         seen = any(record.seen_since is not None for record in records)
         throttle = Throttle(self.requests_per_minute, patient=True, has_answered=seen)
-        job = Teardown(self._client(throttle), tally, self._log, self.max_in_flight, self._stop)
+        job = Teardown(self._client(throttle), tally, self.log, self.max_in_flight, self._stop)
         if full_record.folder:
             job.saver = Saver(full_record.folder, stopped=self._stop.is_set)
             job.reader = BatchesClient(self.hook.settings, throttle, self.hook.read_settings)
@@ -244,22 +289,34 @@ class TeardownBatchesOperator(SelectingOperator):
         for record in records:
             snapshot = snapshots.get(record.batch_id, {"id": record.batch_id})
             self.log.info("Would tear down %s", json.dumps(snapshot))
-        self.log.info("This is a dry run: nothing is changed. Batches that would be torn down: %d", len(records))
-        return {**asdict(tally), "dry_run": True}
+        states = Counter(batch.processing_status for batch in batches)
+        self.log.info(
+            "This is a report only: nothing is changed. Batches that would be torn down: %d%s%s. To tear them down, "
+            "set report_only=False, with save_results_to or discard_results=True.",
+            len(records),
+            "".join(f", {count} {state}" for state, count in sorted(states.items())),
+            f", created {batches[0].created_at} to {batches[-1].created_at}" if batches else "",
+        )
+        return {**asdict(tally), "report_only": True}
 
-    def _conclude(self, context: Context, full_record: FullRecord, job: Teardown) -> dict[str, Any]:
+    def _conclude(self, context: Context, full_record: FullRecord, job: Teardown, resumed: bool) -> dict[str, Any]:
         """Return the summary, or raise what fails the task."""
         tally, left = job.summary(), job.left
         if not left:
             self._finish_choice(context)
             self.log.info("%s", tally)
-            if tally.selected and tally.already_gone == tally.selected:
-                self.log.warning(
-                    "The API knows none of these batches. Unless they were deleted before, check that the key of "
-                    "connection %s belongs to their workspace.",
-                    self.conn_id,
+            was_seen = any(record.seen_since is not None for record in job.records.values())
+            if tally.selected and tally.already_gone == tally.selected and not was_seen:
+                text = (
+                    "The API knows none of these batches. Check first that the key of connection "
+                    f"{self.conn_id!r} belongs to their workspace. "
                 )
-            return {**asdict(tally), "dry_run": False}
+                if not (resumed or self.ignore_if_missing or is_retry(self, context)):
+                    raise AirflowFailException(
+                        f"{text}If they were deleted before, mark the task as success, or set ignore_if_missing=True."
+                    )
+                self.log.warning("%sIf they were deleted before, nothing is wrong.", text)
+            return {**asdict(tally), "report_only": False}
         for record in left:
             record.error = record.error or "It was not tried: the task ended before."
         full_record.write(left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -11,37 +12,79 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import datetime
+from threading import Thread
 from typing import BinaryIO
 from uuid import uuid4
 
 from airflow_provider_batches._arguments import is_template
-from airflow_provider_batches.api.errors import InvalidArgumentError, shown
+from airflow_provider_batches.api.errors import BatchesError, InvalidArgumentError, shown
 
 log = logging.getLogger(__name__)
 
-#: Bytes that a store buffers before it sends them; a multipart upload has at most 10,000 such blocks.
+#: The schemes that are tested, and the package that brings each.
+STORES = {
+    "file": "",
+    "s3": "apache-airflow-providers-amazon[s3fs]",
+    "gs": "apache-airflow-providers-google",
+    "abfs": "apache-airflow-providers-microsoft-azure",
+    "sftp": "apache-airflow-providers-sftp[sshfs]",
+}
+#: Bytes that an object storage buffers before it sends them; a multipart upload has at most 10,000 such blocks.
 _BLOCK = 8 * 1024 * 1024
+_OBJECT_STORAGES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"})
 _PIECE = 1024 * 1024
 #: Pieces that may wait to be written, so that a short delay on one side does not stop the other.
 _AHEAD = 8
 _PART = re.compile(r"\..+\.jsonl?\.[0-9a-f]{32}\.part")
 #: Seconds after which no worker can still be writing a half-written file.
 _ABANDONED = 24 * 3600.0
+#: Seconds that a store has to take its first file.
+_PROBE_SECONDS = 30.0
+#: What some stores answer to flushing a folder.
+_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
+
+
+class StorageError(BatchesError):
+    """A store did not do what it was asked for."""
+
+    retryable = True
 
 
 class Folder:
     """A folder in one of Airflow's object storages, local or remote.
 
     :param uri: `file:///...`, `s3://connection@bucket/...` and so on.
+    :param argument: The argument that it comes from, for errors.
+    :raises InvalidArgumentError: It is not a URI of a folder, or the package for its store is not installed.
     """
 
-    def __init__(self, uri: object) -> None:
+    def __init__(self, uri: object, argument: str = "path") -> None:
         from airflow.sdk import ObjectStoragePath
         from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+        from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
 
-        self._path = ObjectStoragePath(check_uri("path", uri))
-        self._fs = self._path.fs
+        self._argument, text = argument, check_uri(argument, uri)
+        scheme = text.partition("://")[0].lower() if "://" in text else "file"
+        try:
+            self._path = ObjectStoragePath(text)
+            self._fs = self._path.fs
+        except (ImportError, ValueError, KeyError, TypeError) as error:
+            package = STORES.get(scheme)
+            remedy = f"pip install '{package}'" if package else f"use one of {', '.join(STORES)}"
+            raise InvalidArgumentError(
+                argument, f"got {shown(uri)}; Airflow cannot open {scheme}:// ({error}). Remedy: {remedy}."
+            ) from None
+        place = text.partition("://")[2].partition("/")[2] if "://" in text else text
+        if not str(self._path.path).rstrip("/").endswith(place.strip("/")):
+            raise InvalidArgumentError(
+                argument, f"got {shown(uri)}; a URI ends at '?' or '#', which no folder may have."
+            )
         self._local = isinstance(self._fs, LocalFileSystem)
+        self._keeps_parts = self._local or scheme in ("sftp", "ssh")
+        # The general `mv` expands patterns, and needs to list; one of a store's own is a rename.
+        self._renames = type(self._fs).mv is not AbstractFileSystem.mv
+        self._options = {"block_size": _BLOCK} if scheme in _OBJECT_STORAGES else {}
         if not self._local:
             # One call before any thread starts: some versions of s3fs lose the credentials if several threads make
             # the first call together. If the store is unusable, the first read or write reports it.
@@ -51,6 +94,31 @@ class Folder:
     def uri(self, name: str) -> str:
         """Return the address of a file, for people and for ObjectStoragePath."""
         return str(self._path / name)
+
+    def probe(self) -> None:
+        """Write a small file, read it back, and remove it.
+
+        :raises StorageError: The store did not do so within 30 s.
+        """
+        failed: list[BaseException] = [StorageError(f"{self._argument}: {self._path} did not answer within 30 s.")]
+
+        def work() -> None:
+            try:
+                # One name, so that a store without permission to delete keeps one file.
+                self.write(".probe", b"ok")
+                # Another task may have removed it already.
+                if self.read(".probe") not in (b"ok", None):
+                    raise StorageError(f"{self._argument}: {self._path} does not return what was written.")
+                self._remove(self._in(".probe"))
+                failed.clear()
+            except BaseException as error:
+                failed[:] = [error]
+
+        thread = Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(_PROBE_SECONDS)
+        for error in failed:
+            raise error
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file, None if there is none."""
@@ -62,34 +130,41 @@ class Folder:
     def pieces(self, name: str) -> Iterator[bytes]:
         """Iterate over the content of a file, regardless of what is cached about it."""
         path = self._in(name)
-        self._fs.invalidate_cache(path)
-        with self._fs.open(path, "rb", block_size=_BLOCK) as file:
-            while piece := file.read(_PIECE):
-                yield piece
+        with self._errors("read", name, FileNotFoundError):
+            self._fs.invalidate_cache(path)
+            with self._fs.open(path, "rb", **self._options) as file:
+                while piece := file.read(_PIECE):
+                    yield piece
 
     def settle(self, name: str) -> None:
         """Flush a local file and its name to the disk, so that they survive a power cut."""
         path = self._in(name)
-        for each in (path, os.path.dirname(path)) if self._local else ():
-            handle = os.open(each, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        with self._errors("flush", name):
+            for each in (path, os.path.dirname(path)) if self._local else ():
+                handle = os.open(each, os.O_RDONLY)
+                try:
+                    os.fsync(handle)
+                except OSError as error:
+                    # Network filesystems flush files, and some of them no folders.
+                    if each == path or error.errno not in _NO_FLUSH:
+                        raise
+                finally:
+                    os.close(handle)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
         """Write a file that appears under its name once it is whole, and not at all after an error."""
         folder, slash, last = name.rpartition("/")
         part = self._in(f"{folder}{slash}.{last}.{uuid4().hex}.part")
-        try:
-            with self._open(part) as file:
-                yield file
-            self._move(part, self._in(name))
-        except BaseException:
-            with suppress(Exception):
-                self._fs.rm_file(part)
-            raise
+        with self._errors("write", name):
+            try:
+                with self._open(part) as file:
+                    yield file
+                self._move(part, self._in(name))
+            except BaseException:
+                with suppress(Exception):
+                    self._fs.rm_file(part)
+                raise
 
     def write(self, name: str, data: bytes, *, new: bool = False) -> None:
         """Write a small file.
@@ -97,46 +172,81 @@ class Folder:
         :param new: Whether the file must not exist yet. Only local folders can tell; others replace it. Default False.
         :raises FileExistsError: It exists already.
         """
-        with self._open(self._in(name), "xb") if new and self._local else self.writing(name) as file:
-            file.write(data)
+        if new and self._local:
+            with self._errors("write", name, FileExistsError), self._open(self._in(name), "xb") as file:
+                file.write(data)
+        else:
+            with self.writing(name) as file:
+                file.write(data)
 
     def remove(self, name: str) -> None:
         """Remove a file."""
-        self._fs.rm_file(self._in(name))
+        with self._errors("remove", name):
+            self._fs.rm_file(self._in(name))
 
     def sweep(self) -> None:
-        """Remove the files that killed workers left half written in a local folder: nothing else ever would."""
-        if not self._local:
+        """Remove the files that killed workers left half written; in a bucket, a rule of the bucket has to."""
+        if not self._keeps_parts:
             return
         try:
-            with os.scandir(str(self._path.path)) as entries:
-                parts = [entry for entry in entries if _PART.fullmatch(entry.name)]
+            entries = self._fs.ls(self._in("").rstrip("/"), detail=True)
         except FileNotFoundError:  # the folder is new
             return
-        except OSError as error:
+        except Exception as error:
             log.warning("Could not look for files that killed tasks left half written (%s)", error)
             return
-        for part in parts:
-            try:
-                if part.is_file(follow_symlinks=False) and part.stat().st_mtime < time.time() - _ABANDONED:
-                    os.unlink(part.path)
-                    log.info("Removed %s, which a killed task left half written", part.path)
-            except OSError as error:
-                log.warning("Could not remove a file that a killed task left half written (%s)", error)
+        for entry in entries:
+            path, time_ = entry["name"], entry.get("mtime", time.time())
+            written = time_.timestamp() if isinstance(time_, datetime) else float(time_)
+            is_file = entry.get("type") == "file" and not entry.get("islink")
+            if is_file and _PART.fullmatch(path.rpartition("/")[2]) and written < time.time() - _ABANDONED:
+                try:
+                    self._fs.rm_file(path)
+                    log.info("Removed %s, which a killed task left half written", path)
+                except Exception as error:
+                    log.warning("Could not remove a file that a killed task left half written (%s)", error)
 
     def _in(self, name: str) -> str:
         return f"{str(self._path.path).rstrip('/')}/{name}"
 
     def _open(self, path: str, mode: str = "wb") -> BinaryIO:
         try:
-            return self._fs.open(path, mode, block_size=_BLOCK)  # type: ignore[no-any-return]
+            return self._fs.open(path, mode, **self._options)  # type: ignore[no-any-return]
         except FileNotFoundError:
             # Only now: a bucket needs no folders, and `makedirs` would create the bucket if its name is misspelled.
             self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            return self._fs.open(path, mode, block_size=_BLOCK)  # type: ignore[no-any-return]
+            return self._fs.open(path, mode, **self._options)  # type: ignore[no-any-return]
 
     def _move(self, part: str, path: str) -> None:
-        (os.replace if self._local else self._fs.mv)(part, path)
+        if self._local:
+            os.replace(part, path)
+        elif self._renames:
+            self._fs.mv(part, path)
+        else:
+            self._fs.cp_file(part, path)
+            self._remove(part)
+
+    def _remove(self, path: str) -> None:
+        try:
+            self._fs.rm_file(path)
+        except Exception as error:
+            log.warning("Could not remove %s, which is not needed any more (%s)", path, type(error).__name__)
+
+    @contextmanager
+    def _errors(self, action: str, name: str, *handled: type[OSError]) -> Iterator[None]:
+        """Name the file in the errors of its store, but for those that the caller handles."""
+        try:
+            yield
+        except (BatchesError, *handled):
+            raise
+        except Exception as error:
+            says = " ".join(str(error).split())[:200]
+            hint = (
+                " The connection must be allowed to list, read and write." if isinstance(error, PermissionError) else ""
+            )
+            raise StorageError(
+                f"{self._argument}: could not {action} {self.uri(name)} ({type(error).__name__}: {says}).{hint}"
+            ) from error
 
 
 def digest(chunks: Iterable[bytes], write: Callable[[bytearray], object] = lambda _: None) -> tuple[int, str]:
@@ -183,6 +293,8 @@ def check_uri(name: str, uri: object, *, rendered: bool = True) -> str:
         return text
     elif text in ("", "None") or not ("://" in text or text.startswith("/")):
         rule = "be a URI like file:///data/results or s3://conn_id@bucket/results, or an absolute path"
+    elif text.lower().startswith("memory:"):
+        rule = "outlast this process, which memory:// does not"
     elif ".." in text.split("/") or not text.isprintable():
         # A Param that names a folder must not lead out of the folder above it.
         rule = "have no '..' between slashes, and no line breaks or other characters that cannot be printed"

@@ -44,6 +44,7 @@ class Teardown:
 
     :param client: For all calls but the results. It has a patient throttle.
     :param tally: The summary of batches that are done already.
+    :param log: The task's logger.
     :param stop: Set once the task is stopped: calls in flight are completed, and nothing new is begun.
     :param saver: Saves results before a batch is deleted. None: they are deleted unsaved.
     :param reader: Reads the results, in threads: a stream costs an event loop three times as much CPU.
@@ -51,7 +52,7 @@ class Teardown:
 
     client: AsyncBatchesClient
     tally: Tally
-    log: Callable[[str], None]
+    log: Any
     in_flight: int = 16
     stop: Event = field(default_factory=Event)
     saver: Saver | None = None
@@ -138,7 +139,7 @@ class Teardown:
             if error.evidence.proof in _FATAL or not self.client.throttle.answers:
                 self.fatal = error
             else:
-                self.log(f"The batches cannot be listed, so each is retrieved. {error}")
+                self.log.warning("The batches cannot be listed, so each is retrieved. %s", error)
 
     async def _find(self, record: Record) -> MessageBatch:
         """Return a batch that was in none of the pages that were read."""
@@ -160,7 +161,7 @@ class Teardown:
                     await work(record)
                 except NotFoundError as error:
                     record.outcome, record.error = "already_gone", None
-                    self.log(f"Batch {record.batch_id} is gone already. {error}")
+                    self.log.info("Batch %s is gone already. %s", record.batch_id, error)
                 except Exception as error:
                     self._failed(record, error)
 
@@ -176,7 +177,7 @@ class Teardown:
         else:
             record.error, record.retryable = f"{type(error).__name__}: {error}", True
         if not isinstance(error, StoppedError):
-            self.log(f"Batch {record.batch_id}: {record.error}")
+            self.log.warning("Batch %s: %s", record.batch_id, record.error)
 
     async def _cancel(self, record: Record) -> None:
         if self._listed_at is not None and record.batch_id not in self._seen:

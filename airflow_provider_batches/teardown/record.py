@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -84,9 +84,10 @@ class FullRecord:
 
     :param folder: Where results are saved. None: nowhere.
     :param task: The name of the task.
+    :param log: The task's logger.
     """
 
-    def __init__(self, folder: Folder | None, task: str, log: Callable[[str], None]) -> None:
+    def __init__(self, folder: Folder | None, task: str, log: Any) -> None:
         self.folder = folder
         self._task = quote(task, safe="")
         self._log = log
@@ -105,6 +106,6 @@ class FullRecord:
                 self.folder.write(name, "".join(f"{line}\n" for line in lines).encode())
                 lines = [f"The full record is in {self.folder.uri(name)}; batches: {len(lines)}"]
             except Exception as error:
-                self._log(f"The full record could not be written ({type(error).__name__}: {error})")
+                self._log.warning("The full record could not be written (%s: %s)", type(error).__name__, error)
         for line in lines:
-            self._log(line)
+            self._log.info("%s", line)

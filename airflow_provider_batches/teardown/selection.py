@@ -37,8 +37,9 @@ class Selection:
     def takes(self, batch: MessageBatch) -> bool:
         """Whether a batch is old enough and in one of the states."""
         old = self.before is None or (batch.created_at is not None and batch.created_at < self.before)
+        state = "ended" if batch.ended else batch.processing_status
         # An unknown state is selected only if no state is asked for.
-        return old and (batch.processing_status in self.statuses or self.statuses == STATUSES)
+        return old and (state in self.statuses or self.statuses == STATUSES)
 
     def choose(self, batches: Iterable[MessageBatch]) -> list[MessageBatch]:
         """Return those of all batches that are selected, oldest first."""
@@ -49,7 +50,7 @@ class Selection:
 def read_selection(*, started: datetime | None = None, **arguments: object) -> Selection:
     """Return the selection that an operator's arguments stand for.
 
-    :param started: When the run began: `older_than` counts back from there, and no newer batch is ever selected. None
+    :param started: When the run was due: `older_than` counts back from there, and no newer batch is ever selected. None
         if the arguments are only checked, but for those that a template or an upstream task will give.
     :param arguments: `batch_ids`, `older_than`, `created_before`, `statuses`, `limit`; None, or left out: not given.
     :raises InvalidArgumentError: One of them is wrong, they contradict each other, or they would select everything.

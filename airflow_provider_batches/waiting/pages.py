@@ -6,9 +6,9 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
 
-from airflow_provider_batches.api import BatchPage, InvalidResponseError
+from airflow_provider_batches.api import BatchPage
 from airflow_provider_batches.api.endpoints import MAX_PAGE
-from airflow_provider_batches.api.models import read_batch
+from airflow_provider_batches.api.models import read_time
 
 #: Pages are read if they save at least this many requests over retrieving each batch: they are large.
 WORTH = 2
@@ -24,15 +24,14 @@ class Pages:
 
     def learn(self, number: int, page: BatchPage) -> None:
         """Take in page `number` of the list, counted from 0."""
-        try:
-            first, last = read_batch(page.data[0]), read_batch(page.data[-1])
-        except (InvalidResponseError, IndexError):
+        if not page.data:
             return
-        if not (first.created_at and last.created_at):
+        first, last = (read_time(page.data[end].get("created_at")) for end in (0, -1))
+        if not (first and last):
             return
         if number == 0:
-            self._newest = -first.created_at.timestamp()
-        self._ends[number:] = [-last.created_at.timestamp(), *(self._ends[number + 1 :] if page.has_more else [])]
+            self._newest = -first.timestamp()
+        self._ends[number:] = [-last.timestamp(), *(self._ends[number + 1 :] if page.has_more else [])]
 
     def number_of(self, created_at: float) -> int:
         """Return the page that has a batch; beyond the known pages, judged by the time that they cover."""

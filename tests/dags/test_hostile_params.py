@@ -40,8 +40,8 @@ def test_a_template_in_a_prompt_is_sent_unchanged(
         ("teardown_batch", {"batch_id": "../models"}),
         ("teardown_batch", {"batch_id": "msgbatch_1", "conn_id": "postgres_default"}),
         ("teardown_batch", {"batch_id": "msgbatch_1", "conn_id": "anthropic/../../variables/x"}),
-        ("scheduled_teardown", {"older_than_days": "1D{{ 1 }}", "dry_run": False}),
-        ("scheduled_teardown", {"older_than_days": 7, "dry_run": "{{ False }}"}),
+        ("scheduled_teardown", {"older_than_days": "1D{{ 1 }}", "report_only": False}),
+        ("scheduled_teardown", {"older_than_days": 7, "report_only": "{{ False }}"}),
     ],
 )
 def test_what_the_form_does_not_allow_sends_nothing(

@@ -20,7 +20,7 @@ from airflow_provider_batches.sensors.batches import BatchEndedSensor
 with DAG("mapped"):
     cancel = CancelBatchOperator.partial(task_id="cancel").expand(batch_id=BATCH_IDS)
     wait = BatchEndedSensor(task_id="wait", batch_id=cancel.output, poke_interval=0.1, deferrable=DEFERRABLE)
-    tear_down = TeardownBatchesOperator(task_id="tear_down", batch_ids=cancel.output)
+    tear_down = TeardownBatchesOperator(task_id="tear_down", batch_ids=cancel.output, discard_results=True)
     wait >> tear_down
 """
 

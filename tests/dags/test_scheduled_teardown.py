@@ -23,7 +23,7 @@ def test_old_batches_are_saved_and_deleted(run: Callable[..., Any], batches_emul
     old = batches_emulator.add_batch(5, status="ended", age_seconds=8 * DAY)
     young = batches_emulator.add_batch(5, age_seconds=6 * DAY)
 
-    ended = run("scheduled_teardown", dry_run=False)
+    ended = run("scheduled_teardown", report_only=False)
 
     assert ended.state == "success"
     assert batches_emulator.ids() == [young]
@@ -34,7 +34,7 @@ def test_old_batches_are_saved_and_deleted(run: Callable[..., Any], batches_emul
 def test_the_age_can_be_chosen(run: Callable[..., Any], batches_emulator: Emulator) -> None:
     batches_emulator.add_batch(5, age_seconds=3 * DAY)
 
-    run("scheduled_teardown", dry_run=False, older_than_days=2)
+    run("scheduled_teardown", report_only=False, older_than_days=2)
 
     assert batches_emulator.ids() == []
 
@@ -44,7 +44,7 @@ def test_a_run_by_hand_only_reports(run: Callable[..., Any], batches_emulator: E
 
     ended = run("scheduled_teardown")
 
-    assert ended.xcom("teardown")["dry_run"]
+    assert ended.xcom("teardown")["report_only"]
     assert ended.xcom("teardown")["selected"] == 1
     assert batches_emulator.ids() == [old]
     assert list(folder.iterdir()) == []
@@ -57,7 +57,7 @@ def test_a_run_that_deletes_fails_without_the_variable_before_it_touches_anythin
     set_variable(monkeypatch, variable)
     old = batches_emulator.add_batch(5, age_seconds=8 * DAY)
 
-    ended = run("scheduled_teardown", dry_run=False)
+    ended = run("scheduled_teardown", report_only=False)
 
     assert ended.state == "failed"
     assert batches_emulator.count() == 0
@@ -65,7 +65,7 @@ def test_a_run_that_deletes_fails_without_the_variable_before_it_touches_anythin
 
 
 @pytest.mark.parametrize("variable", [None, ""])
-def test_a_dry_run_needs_no_variable(
+def test_a_report_only_needs_no_variable(
     run: Callable[..., Any], batches_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, variable: str | None
 ) -> None:
     set_variable(monkeypatch, variable)
@@ -83,7 +83,7 @@ def set_variable(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("run_type", "variables", "dry_run", "only_reports"),
+    ("run_type", "variables", "report_only", "only_reports"),
     [
         ("scheduled", {"batch_results_folder": "file:///data"}, True, "False"),
         ("scheduled", {"batch_results_folder": "file:///data"}, False, "False"),
@@ -97,11 +97,11 @@ def set_variable(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     ],
 )
 def test_only_a_scheduled_run_that_knows_where_to_save_deletes_unasked(
-    example: Callable[[str], Any], run_type: str, variables: dict[str, str], dry_run: bool, only_reports: str
+    example: Callable[[str], Any], run_type: str, variables: dict[str, str], report_only: bool, only_reports: str
 ) -> None:
     task = example("scheduled_teardown").get_task("teardown")
     context = {
-        "params": {"dry_run": dry_run, "older_than_days": 7},
+        "params": {"report_only": report_only, "older_than_days": 7},
         "dag_run": SimpleNamespace(run_type=run_type),
         "var": {"value": variables},
     }
@@ -117,7 +117,7 @@ def test_only_a_scheduled_run_that_knows_where_to_save_deletes_unasked(
 def test_a_run_that_deletes_says_which_variable_is_missing(example: Callable[[str], Any]) -> None:
     task = example("scheduled_teardown").get_task("teardown")
     run = SimpleNamespace(run_type="manual")
-    params = {"dry_run": False, "older_than_days": 7}
+    params = {"report_only": False, "older_than_days": 7}
     task.render_template_fields({"params": params, "dag_run": run, "var": {"value": {}}})
 
     with pytest.raises(AirflowFailException) as caught:

@@ -173,7 +173,7 @@ def test_scheduled_teardown_started_by_hand_reports_only(page: Page, api: Emulat
     young = api.add_batch(status="ended", age_seconds=3_600)
     calls = api.count("delete") + api.count("cancel")
     form = trigger_form(page, airflow, "scheduled_teardown")
-    expect(form.get_by_role("checkbox", name="Dry run")).to_be_checked()
+    expect(form.get_by_role("checkbox", name="Report only")).to_be_checked()
     expect(form.get_by_role("spinbutton", name="Older than (days)")).to_have_value("7")
     form.get_by_role("button", name="Trigger").click()
     expect(form).to_be_hidden()
@@ -183,7 +183,7 @@ def test_scheduled_teardown_started_by_hand_reports_only(page: Page, api: Emulat
     expect(page.get_by_role("row", name=re.compile(r"^teardown\b"))).to_contain_text("Success", timeout=RUN_TIMEOUT)
     page.goto(f"/dags/scheduled_teardown/runs/{run_id}/tasks/teardown")
     log = page.get_by_role("code").first
-    expect(log).to_contain_text("This is a dry run")
+    expect(log).to_contain_text("This is a report only")
     expect(log).to_contain_text(old)
     expect(log).not_to_contain_text(young)
     # The form has unpaused the DAG, so that Airflow makes up for the scheduled run that was missed.

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import json
 import logging
+import math
 import re
 import socket
 import ssl
@@ -578,6 +579,22 @@ class TestResults:
     def test_keep_odd_line_separators(self, client, api):
         (result,) = client.results(self.ended(api, 1))
         assert result.result.message["content"][0]["text"].startswith("An answer of the emulator.\u2028It has\u0085odd")
+
+    def test_that_are_odd_come_through_and_so_do_the_rest(self, client, api):
+        """A lone surrogate, U+2028, NaN, a large number, a key that comes twice, after a byte order mark."""
+        texts = [rb'"half \ud99c"', '"a\u2028b"'.encode(), b"NaN", b"7" * 5000, b'1, "text": "twice"', b'"plain"']
+        line = b'{"custom_id":"r%d","result":{"type":"succeeded","message":{"text":%b}}}\n'
+        body = b"\xef\xbb\xbf" + b"".join(line % each for each in enumerate(texts))
+        api.fault(Fault("results", body=body, times=None))
+        results = client.results(self.ended(api, len(texts)))
+        found = [result.result.message["text"] for result in results]
+        assert found == ["half \ufffd", "a\u2028b", pytest.approx(math.nan, nan_ok=True), "7" * 5000, "twice", "plain"]
+
+    def test_may_be_an_error_in_place_of_all(self, client, api):
+        body = json.dumps({"type": "error", "error": {"type": "overloaded_error", "message": "Later."}}, indent=2)
+        api.fault(Fault("results", body=body))
+        with pytest.raises(ResultsTruncatedError, match=r"is an error, overloaded_error: Later\."):
+            client.results(self.ended(api))
 
     def test_may_be_many(self, client, api):
         assert len(client.results(self.ended(api, 5000, result_bytes=5_000_000))) == 5000

@@ -122,13 +122,13 @@ def test_anything_else_is_not_a_count(value: Any) -> None:
 
 @pytest.mark.parametrize(("value", "flag"), [(True, True), (False, False), (" True ", True), ("false", False)])
 def test_a_flag_is_a_bool_or_a_text_of_one(value: Any, flag: bool) -> None:
-    assert read_flag("dry_run", value) is flag
+    assert read_flag("report_only", value) is flag
 
 
 @pytest.mark.parametrize("value", ["", "yes", "0", 0, 1, None])
 def test_anything_else_is_not_a_flag(value: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"^dry_run: got"):
-        read_flag("dry_run", value)
+    with pytest.raises(InvalidArgumentError, match=r"^report_only: got"):
+        read_flag("report_only", value)
 
 
 class Output:

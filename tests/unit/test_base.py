@@ -171,10 +171,14 @@ def test_a_task_that_a_person_clears_is_not_a_retry(try_number: int, max_tries: 
     assert is_retry(_task(retries=2), context) is retried
 
 
-def test_a_run_begins_at_one_time_for_all_tries() -> None:
-    begun, ran = datetime(2026, 1, 1, tzinfo=timezone.utc), datetime(2026, 1, 2, tzinfo=timezone.utc)
-    context: Any = {"dag_run": SimpleNamespace(start_date=begun, run_after=ran)}
-    assert run_start(context) == begun
-    context = {"dag_run": SimpleNamespace(start_date=None, run_after=ran)}
-    assert run_start(context) == ran
-    assert run_start({}).tzinfo
+@pytest.mark.parametrize("start_date", [None, datetime(2026, 1, 2, tzinfo=timezone.utc)])
+def test_a_clear_of_a_finished_run_does_not_change_from_when_its_tasks_count_back(start_date: datetime | None) -> None:
+    """Airflow sets the run's start_date to None, and later to the time of the new start."""
+    due = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    context: Any = {"dag_run": SimpleNamespace(start_date=start_date, run_after=due)}
+    assert run_start(context) == due
+
+
+@pytest.mark.parametrize("run", [None, SimpleNamespace(run_after=datetime(9999, 1, 1, tzinfo=timezone.utc))])
+def test_no_run_counts_back_from_the_future(run: Any) -> None:
+    assert run_start({"dag_run": run}) <= datetime.now(timezone.utc)

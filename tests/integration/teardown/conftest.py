@@ -74,6 +74,7 @@ def api(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 def task(watch: Watch) -> Callable[..., Task]:
     def make(**kwargs: Any) -> Task:
         watch.active = "save_results_to" in kwargs
-        return Task(**{"poll_interval": 0.05, "timeout": 20, **kwargs})
+        discard = not watch.active and "report_only" not in kwargs
+        return Task(**{"poll_interval": 0.05, "timeout": 20, "discard_results": discard, **kwargs})
 
     return make

@@ -104,7 +104,7 @@ class Task:
             max_tries=self.cleared + self._kwargs.get("retries", 0),
             xcom_push=lambda **_: None,
         )
-        run = SimpleNamespace(start_date=self.started, run_type="scheduled")
+        run = SimpleNamespace(run_after=self.started, run_type="scheduled")
         return {"ti": ti, "dag_run": run, "params": {}, "task_state_store": self.store}
 
 

@@ -54,7 +54,7 @@ class TestSelecting:
             "already_gone": 0,
             "failed": 0,
             "bytes_saved": 0,
-            "dry_run": False,
+            "report_only": False,
         }
 
     def test_by_id(self, api: Emulator, task: MakeTask) -> None:
@@ -98,17 +98,17 @@ class TestSelecting:
     def test_thousands_over_several_pages(self, api: Emulator, task: MakeTask) -> None:
         for _ in range(1200):
             api.add_batch(1, age_seconds=2 * HOUR)
-        made = task(older_than=timedelta(hours=1), dry_run=True)
+        made = task(older_than=timedelta(hours=1), report_only=True)
 
         assert made.run()["selected"] == 1200
         assert api.count("list") == 2
 
-    def test_a_dry_run_changes_nothing(self, api: Emulator, task: MakeTask, folder: Path) -> None:
+    def test_a_report_only_changes_nothing(self, api: Emulator, task: MakeTask, folder: Path) -> None:
         batch_id = api.add_batch(status="in_progress")
 
-        summary = task(batch_ids=[batch_id], save_results_to=f"file://{folder}", dry_run="True").run()
+        summary = task(batch_ids=[batch_id], save_results_to=f"file://{folder}", report_only="True").run()
 
-        assert summary["dry_run"]
+        assert summary["report_only"]
         assert summary["selected"] == 1
         assert {request.method for request in api.requests} <= {"GET"}
         assert not folder.exists()
@@ -118,7 +118,7 @@ class TestSelecting:
             api.add_batch(1, age_seconds=2 * HOUR)
         api.fault(Fault("list", status=404, after=1))
 
-        assert task(older_than=timedelta(hours=1), dry_run=True).run()["selected"] == 1100
+        assert task(older_than=timedelta(hours=1), report_only=True).run()["selected"] == 1100
 
 
 class TestTheSelectionSurvives:
@@ -184,14 +184,14 @@ class TestTheSelectionSurvives:
         assert made.run()["deleted"] == 1
         assert api.ids() == [young]
 
-    def test_a_dry_run_reports_what_a_failed_task_would_continue_with(self, api: Emulator, task: MakeTask) -> None:
+    def test_a_report_only_reports_what_a_failed_task_would_continue_with(self, api: Emulator, task: MakeTask) -> None:
         for number in range(4):
             api.add_batch(age_seconds=(9 - number) * HOUR)
         api.fault(Fault("delete", status=400, times=None))
         made = task(older_than=timedelta(hours=1), limit=2)
         with pytest.raises(AirflowException):
             made.run()
-        made._kwargs["dry_run"] = True
+        made._kwargs["report_only"] = True
         api.clear_requests()
 
         assert made.run()["selected"] == 2
@@ -218,6 +218,21 @@ class TestTheSelectionSurvives:
         api.clear_faults()
 
         assert made.run()["deleted"] == 1
+
+    @pytest.mark.parametrize("arguments", [{"limit": 2, "older_than": "PT1H"}, {"statuses": ["in_progress"]}])
+    def test_a_try_that_airflow_has_given_up_does_not_select_anew(
+        self, api: Emulator, task: MakeTask, arguments: dict[str, Any]
+    ) -> None:
+        """Airflow answers it as if nothing were stored, and drops what it stores without an error."""
+        batch_ids = [api.add_batch(status="in_progress", age_seconds=(9 - number) * HOUR) for number in range(4)]
+        made = task(**arguments)
+        made.store.set = lambda key, value: None  # type: ignore[method-assign]
+
+        with pytest.raises(AirflowException, match="Airflow has given up this try"):
+            made.run()
+
+        assert set(api.ids()) == set(batch_ids)
+        assert api.count("cancel") == 0
 
     def test_nothing_is_touched_before_the_selection_is_stored(self, api: Emulator, task: MakeTask) -> None:
         api.add_batch(status="in_progress", age_seconds=HOUR)
@@ -380,16 +395,21 @@ class TestSaving:
         assert saved_in(folder) == {whole}
         assert parts_in(folder) == []
 
-    def test_a_folder_that_cannot_be_written_to_deletes_nothing(
-        self, api: Emulator, task: MakeTask, folder: Path
+    @pytest.mark.parametrize("arguments", [{"older_than": "PT1H"}, {"statuses": ["in_progress"]}, {}])
+    def test_with_a_folder_that_cannot_be_written_no_batch_is_canceled(
+        self, api: Emulator, task: MakeTask, folder: Path, arguments: dict[str, Any]
     ) -> None:
-        folder.write_text("a file")
-        batch_id = api.add_batch(2, age_seconds=2 * HOUR)
+        folder.write_text("a file, as in file:///etc/passwd")
+        batch_id = api.add_batch(2, status="in_progress", age_seconds=2 * HOUR)
+        made = task(**arguments or {"batch_ids": [batch_id]}, save_results_to=f"file://{folder}", retries=1)
 
-        with pytest.raises(AirflowException, match=f"(?s)1 failed.*{batch_id}: .*Error"):
-            task(batch_ids=[batch_id], save_results_to=str(folder)).run()
+        with pytest.raises(AirflowException, match=f"save_results_to: could not write file://{folder}") as caught:
+            made.run()
 
-        assert api.ids() == [batch_id]
+        assert not isinstance(caught.value, AirflowFailException)
+        assert (api.count("cancel"), api.ids()) == (0, [batch_id])
+        folder.unlink()
+        assert made.run()["saved"] == 1
 
     def test_a_file_that_changes_before_it_is_read_back_keeps_its_batch(
         self, api: Emulator, task: MakeTask, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -548,19 +568,29 @@ class TestOthersMeanwhile:
         assert (summary["already_gone"], summary["deleted"]) == (5, 5)
         assert api.count("retrieve") == 5
 
-    @pytest.mark.parametrize("known", [0, 1])
-    def test_the_log_warns_if_the_api_knows_none(
-        self,
-        api: Emulator,
-        task: MakeTask,
-        capsys: pytest.CaptureFixture[str],
-        caplog: pytest.LogCaptureFixture,
-        known: int,
+    @pytest.mark.parametrize("count", [1, 5])
+    def test_a_first_try_of_whose_batches_the_api_knows_none_fails_and_names_the_workspace(
+        self, api: Emulator, task: MakeTask, count: int
     ) -> None:
-        task(batch_ids=["msgbatch_gone", *(api.add_batch() for _ in range(known))]).run()
+        """Most likely the key belongs to another workspace, where all of them still run."""
+        made = task(batch_ids=[f"msgbatch_gone{number}" for number in range(count)], retries=1)
 
-        log = capsys.readouterr().out + caplog.text
-        assert ("check that the key of connection anthropic_default belongs to their workspace" in log) is (not known)
+        with pytest.raises(AirflowFailException, match="Check first that the key of connection 'anthropic_default' be"):
+            made.run()
+
+        # A retry cannot tell whether the first try has deleted them.
+        assert made.run()["already_gone"] == count
+
+    def test_that_none_is_known_is_success_if_requested(self, api: Emulator, task: MakeTask) -> None:
+        assert task(batch_ids=["msgbatch_gone"], ignore_if_missing=True).run()["already_gone"] == 1
+
+    def test_a_first_try_that_has_seen_a_batch_which_somebody_deletes_meanwhile_succeeds(
+        self, api: Emulator, task: MakeTask
+    ) -> None:
+        batch_id = api.add_batch(status="in_progress", cancel_seconds=0.5)
+        made = task(batch_ids=[batch_id])
+        made.before_resuming = lambda: api._store.delete(api._store.get(batch_id))
+        assert made.run()["already_gone"] == 1
 
     def test_a_batch_that_the_list_leaves_out_is_asked_for(self, api: Emulator, task: MakeTask) -> None:
         batch_ids = [api.add_batch(status="ended") for _ in range(5)]

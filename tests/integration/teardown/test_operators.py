@@ -403,7 +403,9 @@ class TestAnArgumentThatBecomesNone:
     @pytest.mark.parametrize("name", ["older_than", "created_before", "statuses", "limit"])
     def test_does_not_widen_the_selection(self, api: Emulator, operator: Any, name: str) -> None:
         batch_id = api.add_batch(age_seconds=2 * HOUR)
-        others = {} if name in ("older_than", "created_before") else {"older_than": "PT1H"}
+        others: dict[str, Any] = {} if name in ("older_than", "created_before") else {"older_than": "PT1H"}
+        if operator is TeardownBatchesOperator:
+            others["discard_results"] = True
         task = operator(task_id="t", **others, **{name: "{{ x }}"})
         setattr(task, name, None)
 
@@ -411,6 +413,16 @@ class TestAnArgumentThatBecomesNone:
             task.execute({"ti": None})
 
         assert api.ids() == [batch_id]
+
+    def test_is_not_taken_for_a_selection_that_was_never_given(self, api: Emulator) -> None:
+        """As by a skipped upstream task."""
+        task = TeardownBatchesOperator(task_id="t", batch_ids="{{ x }}", discard_results=True)
+        task.batch_ids = None
+
+        with pytest.raises(AirflowFailException, match="batch_ids: its template or upstream task gave None"):
+            task.execute({"ti": None})
+
+        assert api.count() == 0
 
     @pytest.mark.parametrize("resumed", [False, True])
     def test_does_not_delete_results_unsaved(self, api: Emulator, resumed: bool) -> None:
@@ -428,7 +440,9 @@ class TestAnArgumentThatBecomesNone:
 
 class TestTeardownArguments:
     def test_a_ceiling_may_be_a_text(self) -> None:
-        assert TeardownBatchesOperator(task_id="t", batch_ids=[], requests_per_minute="50").requests_per_minute == 50  # type: ignore[arg-type]
+        ceiling: Any = "50"
+        task = TeardownBatchesOperator(task_id="t", batch_ids=[], discard_results=True, requests_per_minute=ceiling)
+        assert task.requests_per_minute == 50
 
     @pytest.mark.parametrize(
         ("fields", "says"),
@@ -441,7 +455,7 @@ class TestTeardownArguments:
                 {"batch_ids": ["a"], "save_results_to": "file://data"},
                 "save_results_to: got 'file://data'.*three slashes",
             ),
-            ({"batch_ids": ["a"], "dry_run": "maybe"}, "dry_run: got 'maybe'; it must be True or False"),
+            ({"batch_ids": ["a"], "report_only": "maybe"}, "report_only: got 'maybe'; it must be True or False"),
             ({"batch_ids": ["a"], "requests_per_minute": 0}, "requests_per_minute: got 0"),
             ({"batch_ids": ["a"], "requests_per_minute": "many"}, "requests_per_minute: got 'many'"),
             ({"batch_ids": ["a"], "max_in_flight": 0}, "max_in_flight: got 0"),
@@ -456,9 +470,18 @@ class TestTeardownArguments:
     @pytest.mark.parametrize(
         ("fields", "says"),
         [
-            ({"batch_ids": "{{ params.get('x') }}"}, "batch_ids: got 'None'"),
-            ({"older_than": "{{ params.get('x') }}"}, "older_than: got 'None'"),
-            ({"batch_ids": ["a"], "dry_run": "{{ params.get('x') }}"}, "dry_run: got 'None'"),
+            ({"batch_ids": "{{ params.get('x') }}", "discard_results": True}, "batch_ids: got 'None'"),
+            ({"older_than": "{{ params.get('x') }}", "discard_results": True}, "older_than: got 'None'"),
+            (
+                {"batch_ids": ["a"], "discard_results": True, "report_only": "{{ params.get('x') }}"},
+                "report_only: got 'None'",
+            ),
+            ({"batch_ids": ["a"], "discard_results": "{{ params.get('x') }}"}, "discard_results: got 'None'"),
+            ({"batch_ids": ["a"], "discard_results": "{{ 'False' }}"}, "discard_results: neither is given"),
+            (
+                {"batch_ids": ["a"], "save_results_to": "/data", "discard_results": "{{ 'true' }}"},
+                "discard_results: both are given",
+            ),
             ({"batch_ids": ["a"], "save_results_to": "{{ params.get('x') }}"}, "save_results_to: got 'None'"),
             ({"batch_ids": ["a"], "save_results_to": "file://{{ 'data' }}"}, "save_results_to: got 'file://data'"),
         ],

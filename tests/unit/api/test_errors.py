@@ -4,9 +4,13 @@ import copy
 import inspect
 import multiprocessing
 import pickle
+import re
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import pytest
 
+import airflow_provider_batches
 from airflow_provider_batches.api import errors
 from airflow_provider_batches.api.errors import (
     AccessDeniedError,
@@ -171,7 +175,7 @@ COPIES = {"pickled": lambda error: pickle.loads(pickle.dumps(error)), "copy": co
 
 
 @pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
-@pytest.mark.parametrize("error", every_error(), ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", [*every_error()], ids=lambda error: type(error).__name__)
 def test_an_error_can_be_copied_and_pickled_with_all_that_it_holds(error, copied):
     made = copied(error)
     assert (type(made), str(made), made.args, vars(made)) == (type(error), str(error), error.args, vars(error))
@@ -182,5 +186,19 @@ def _fail(_):
 
 
 def test_an_error_of_a_worker_process_reaches_the_one_that_waits_for_it():
-    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(NotFoundError, match="No such batch"):
-        pool.map_async(_fail, [1]).get(timeout=30)
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(1) as pool, pytest.raises(NotFoundError, match="No such batch"):
+        pool.map_async(_fail, [1]).get(timeout=60)
+    with ProcessPoolExecutor(1, spawn) as pool, pytest.raises(NotFoundError, match="No such batch") as caught:
+        pool.submit(_fail, 1).result(timeout=60)
+    assert (caught.value.status, caught.value.request_id) == (404, "req_1")
+
+
+def test_every_class_of_error_of_the_package_is_among_those_that_can_be_copied():
+    source = Path(airflow_provider_batches.__file__).parent
+    named = {
+        name
+        for path in source.rglob("*.py")
+        for name in re.findall(r"^class (\w+Error)\(", path.read_text(), re.MULTILINE)
+    }
+    assert named <= {type(error).__name__ for error in every_error()}

@@ -134,6 +134,17 @@ def test_an_answer_proves(column, answer, expected):
     assert judge(call, **answer, direct=column != THROUGH_A_GATEWAY) == expected
 
 
+@pytest.mark.parametrize("status", [400, 402, 403, 429])
+@pytest.mark.parametrize(
+    "code",
+    ["contract_spend_limit_reached", "linked_organization_spend_limit_reached", "workspace_spend_limit_exceeded"],
+)
+def test_a_spend_limit_is_one_regardless_of_the_status_and_of_whose_limit_it_is(status, code):
+    assert [judge(call, status, own=True, error_code=code).proof for call in CALLS.values()] == [
+        Proof.SPEND_LIMIT
+    ] * len(CALLS)
+
+
 @pytest.mark.parametrize("code", [None, 5, ["enforced_spend_limit_reached"], {}])
 def test_an_odd_error_code_is_not_a_spend_limit(code):
     assert judge(CALLS["list"], 429, own=True, error_code=code).proof is Proof.RATE_LIMIT

@@ -375,6 +375,18 @@ class TestListed:
         empty = BatchPage(data=[], has_more=True, last_id="cursor")
         assert run(run.flows.listed({"b"}, None), empty, page(batch(id="b"))) == {"b"}
 
+    @pytest.mark.parametrize(
+        "last", [{"id": "x"}, {"id": "x", "created_at": ""}, {"created_at": "0001-01-01T00:00:00Z"}]
+    )
+    def test_reads_on_behind_a_batch_whose_age_is_unknown(self, last, run, batch):
+        odd = BatchPage(data=[last], has_more=True, last_id="1")
+        assert run(run.flows.listed({"b"}, SEEN), odd, page(batch(id="b"))) == {"b"}
+
+    def test_reads_the_whole_list_for_a_batch_whose_age_is_unknown(self, run, batch):
+        pages = [page(batch(id=each), more=True).model_copy(update={"last_id": each}) for each in "xyz"]
+        assert run(run.flows.listed({"b"}, batch(created_at=None).listed_since), *pages, page()) == set()
+        assert len(run.calls) == 4
+
     def test_ignores_what_has_no_id(self, run):
         assert run(run.flows.listed({"b"}, None), BatchPage(data=[{}, {"id": []}, {"id": "b"}], has_more=False)) == {
             "b"
@@ -393,6 +405,19 @@ class TestAPage:
         run(run.flows.page(pager), page(batch(id="a"), more=True))
         assert run(run.flows.page(pager), status, page(batch(id="b"))).data[0]["id"] == "b"
         assert (pager.number, pager.ended) == (1, True)
+
+    @pytest.mark.parametrize("odd", [{}, {"last_id": "last"}], ids=["no cursor", "the same cursor"])
+    def test_that_has_more_but_does_not_say_where_is_repeated_like_any_answer_of_another_shape(self, odd, batch):
+        run, pager = Run(2), Pager(after_id="last")
+        again = page(batch(id="b"))
+        assert run(run.flows.page(pager), BatchPage(data=[], has_more=True, **odd), again) == again
+        assert (run.steps, pager.number, pager.ended) == ([LIST, "pause 0.5", LIST], 1, True)
+
+    def test_that_never_says_where_more_is_ends_as_an_outage_that_is_retried(self):
+        run = Run(3)
+        error = run(run.flows.page(Pager()), BatchPage(data=[], has_more=True))
+        assert (type(error), error.retryable, error.evidence.outage) == (InvalidResponseError, True, True)
+        assert (len(run.calls), "Given up after 3 attempts." in str(error)) == (3, True)
 
     def test_that_is_refused_at_the_beginning_is_the_refusal(self, run):
         assert type(run(run.flows.page(Pager()), 400)) is APIStatusError
@@ -563,6 +588,11 @@ class TestResults:
         error = run(run.flows.open_results("b"), archived, 410, archived)
         assert (type(error), "2026-02-01" in str(error)) == (ResultsUnavailableError, True)
         assert run.steps == [GET, RESULTS, GET]
+
+    def test_of_an_archived_batch_are_not_gone_because_the_key_may_not_read_them(self, run, batch):
+        archived = batch(ended=True, archived_at="2026-02-01T00:00:00Z")
+        error = run(run.flows.open_results("b"), archived, *[403, archived] * 4)
+        assert (type(error), run.steps.count(RESULTS)) == (AccessDeniedError, 4)
 
     def test_of_a_batch_that_will_be_archived_are_not_gone(self, run, batch):
         archived = batch(ended=True, archived_at="9999-02-01T00:00:00Z", created_at=None)

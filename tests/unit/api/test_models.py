@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -78,6 +79,11 @@ class TestMessageBatch:
         assert batch(processing_status=status, ended_at="2026-01-02T03:04:05Z").ended
         assert not batch(processing_status=status, ended_at="").ended
 
+    @pytest.mark.parametrize("none", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00", 0, "0", "1970-01-01T00:00:00Z"])
+    def test_a_time_that_is_another_languages_none_is_none(self, none, batch):
+        found = batch(created_at=none, ended_at=none, archived_at=none)
+        assert (found.created_at, found.ended, found.archived_at) == (None, False, None)
+
     def test_one_whose_age_is_unknown_is_looked_for_in_the_whole_list(self, batch):
         assert batch(created_at=None).listed_since.timestamp() == 0
 
@@ -88,13 +94,13 @@ class TestMessageBatch:
     def test_ended_is_ended(self, batch):
         assert batch(processing_status="ended").ended
 
-    @given(field=st.sampled_from(TIMES), naive=st.datetimes())
+    @given(field=st.sampled_from(TIMES), naive=st.datetimes(datetime(1971, 1, 1)))
     def test_a_time_without_an_offset_is_utc(self, field, naive, batch):
         assert getattr(batch(**{field: naive.isoformat()}), field) == naive.replace(tzinfo=timezone.utc)
 
     @given(
         field=st.sampled_from(TIMES),
-        naive=st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29)),
+        naive=st.datetimes(datetime(1971, 1, 1), datetime(9999, 12, 29)),
         minutes=st.integers(-23 * 60, 23 * 60),
     )
     def test_a_time_with_an_offset_is_that_moment(self, field, naive, minutes, batch):
@@ -121,6 +127,12 @@ class TestMessageBatch:
     def test_it_cannot_be_changed(self, batch):
         with pytest.raises(ValidationError, match="frozen"):
             batch().processing_status = "ended"
+
+    def test_it_can_be_pickled_with_its_request_id(self, batch):
+        answer = batch(future=1)
+        answer._request_id = "req_1"
+        made = pickle.loads(pickle.dumps(answer))
+        assert (made, made.request_id, made.future) == (answer, "req_1", 1)
 
     def test_without_an_answer_it_has_no_request_id(self, batch):
         assert batch().request_id is None
@@ -225,6 +237,38 @@ class TestBatchResult:
     def test_a_type_that_is_not_a_string_is_a_validation_error(self, type_):
         with pytest.raises(ValidationError):
             BatchResult.model_validate_json(json.dumps({"custom_id": "a", "result": {"type": type_}}))
+
+    @pytest.mark.parametrize(
+        ("content", "text"),
+        [
+            ([{"type": "text", "text": "Hello"}], "Hello"),
+            (
+                [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "A"}, {"type": "text", "text": "B"}],
+                "AB",
+            ),
+            ([{"type": "tool_use", "input": {"text": "no"}}], ""),
+            ([{"type": "text", "text": None}, {"type": "text"}, "text"], ""),
+            ([], ""),
+            (None, ""),
+        ],
+        ids=["one block", "blocks among others", "no text", "odd blocks", "no blocks", "null"],
+    )
+    def test_the_text_is_that_of_all_text_blocks(self, content, text):
+        result = {"type": "succeeded", "message": {"role": "assistant", "content": content}}
+        assert BatchResult.model_validate({"custom_id": "a", "result": result}).text == text
+
+    @pytest.mark.parametrize(
+        "result",
+        [
+            {"type": "errored", "error": {"type": "error", "error": {"type": "x", "message": "m"}}},
+            {"type": "canceled"},
+            {"type": "expired"},
+            {"type": "postponed", "message": {"content": [{"type": "text", "text": "Hello"}]}},
+        ],
+        ids=lambda result: result["type"],
+    )
+    def test_of_a_request_that_did_not_succeed_there_is_no_text(self, result):
+        assert BatchResult.model_validate({"custom_id": "a", "result": result}).text is None
 
     def test_it_can_be_made_from_objects_too(self):
         assert BatchResult(custom_id="a", result=Result(type="canceled")).result.type == "canceled"

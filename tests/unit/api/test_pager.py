@@ -103,9 +103,17 @@ class TestAPager:
         pager.take(a_page("x", "y", first_id=None, last_id=None))
         assert pager.call.params[cursor] == ("y" if cursor == "after_id" else "x")
 
-    def test_does_not_take_a_cursor_that_would_change_the_url(self):
-        with pytest.raises(InvalidArgumentError, match="after_id"):
-            Pager().take(a_page(last_id="../../models"))
+    @pytest.mark.parametrize("last_id", ["../../models", "a,b", " ", "ä"])
+    def test_takes_a_cursor_that_would_change_the_url_for_a_mistake_of_the_answer(self, last_id):
+        pager = Pager()
+        with pytest.raises(InvalidResponseError, match="there are more, but not behind which"):
+            pager.take(a_page(last_id=last_id))
+        assert (pager.call.params, pager.number) == ({"limit": "1000"}, 0)
+
+    @pytest.mark.parametrize("data", [[], [{}], [{"id": None}], [{"id": 5}]])
+    def test_takes_a_page_that_has_more_but_names_no_batch_for_a_mistake_of_the_answer(self, data):
+        with pytest.raises(InvalidResponseError, match="there are more, but not behind which"):
+            Pager().take(BatchPage(data=data, has_more=True))
 
     @pytest.mark.parametrize("size", [0, 1001, "5"])
     def test_has_pages_of_1_to_1000_batches(self, size):

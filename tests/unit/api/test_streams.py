@@ -105,6 +105,11 @@ ODD = {
     "bytes that are no UTF-8": (b'"\xff"', "\ufffd"),
     "U+2028": ('"a\u2028b"'.encode(), "a\u2028b"),
     "a large number": (b"1" + b"0" * 400, 10**400),
+    "a number of 5,000 digits": (b"7" * 5000, "7" * 5000),
+    "a number of 5,000 digits beside a surrogate": (b'["\\ud800",' + b"7" * 5000 + b"]", ["\ufffd", "7" * 5000]),
+    "infinity": (b"-Infinity", float("-inf")),
+    "a line break that is not escaped": (b'"a\x1bb\tc"', "a\x1bb\tc"),
+    "more levels than pydantic reads": (b"[" * 300 + b"]" * 300, json.loads("[" * 300 + "]" * 300)),
     "the key twice": (b'"a", "text": "b"', "b"),
 }
 
@@ -151,11 +156,25 @@ class TestResultBytes:
             b"[]",
             b'"custom_id"',
             b'{"custom_id":""}',
+            b'{"custom_id":"b"}',
+            b'{"custom_id":"b","result":null}',
+            b'{"custom_id":"b","result":{"type":"canceled"}',
             b'{"custom_id":"b","result":{"type":"canc',
             b'{"custom_id": 5, "result": {"type": "canceled"}}',
             b'{"text": "the \\"custom_id\\" of another"}',
         ],
-        ids=["HTML", "list", "text", "no ID", "half a line", "a number", "a text that names it"],
+        ids=[
+            "HTML",
+            "list",
+            "text",
+            "no ID",
+            "no result",
+            "null",
+            "no end",
+            "half a line",
+            "a number",
+            "a text that names it",
+        ],
     )
     @given(cuts=st.lists(st.integers(0)))
     def test_of_lines_that_are_no_results_are_refused(self, line, cuts, batch):
@@ -172,10 +191,25 @@ class TestResultBytes:
 
     @pytest.mark.parametrize("cuts", [[], [7], [60, 61]])
     def test_with_an_error_among_them_show_what_the_api_said(self, cuts, batch):
-        error = b'{"type":"error","error":{"type":"overloaded_error","message":"Later, \ud800 not now."}}'
-        said = r"1 of 3 came \(result 2 is an error, overloaded_error: Later, \\ud800 not now\.\)"
+        error = rb'{"type":"error","error":{"type":"overloaded_error","message":"Later, \ud800 not now."}}'
+        said = "1 of 3 came \\(result 2 is an error, overloaded_error: Later, \ufffd not now\\.\\)"
         with pytest.raises(ResultsTruncatedError, match=said):
             self.read(cut_into_chunks(one(RESULT, error), cuts), batch, 3)
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"custom_id":"a","error":{"type":"api_error","message":"Not now."}}',
+            b'{"type":"api_error","message":"Not now."}',
+            b'{"error":{"code":"api_error","message":"Not now."}}',
+            json.dumps({"type": "error", "error": {"type": "api_error", "message": "Not now."}}, indent=2).encode(),
+            '\ufeff{"type":"error","error":{"type":"api_error","message":"Not now."}}'.encode("utf-16-le"),
+        ],
+        ids=["with an ID", "flat", "OpenAI's shape", "in several lines", "UTF-16"],
+    )
+    def test_of_which_an_error_comes_instead_show_it_in_any_shape(self, body, batch):
+        with pytest.raises(ResultsTruncatedError, match=r"0 of 2 came \(result 1 is an error, api_error: Not now\.\)"):
+            self.read([body], batch)
 
     def test_show_no_secret_that_an_error_among_them_echoes(self, batch):
         error = b'{"type":"error","error":{"type":"x","message":"No such key: sk-ant-canary"}}'

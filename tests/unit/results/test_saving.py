@@ -23,8 +23,9 @@ LINES = b"".join(b'{"custom_id":"%s","result":{"type":"canceled"}}\n' % name for
 class Client:
     """Raises these errors, one for each read of the results, then returns the results."""
 
-    def __init__(self, *errors: Exception) -> None:
+    def __init__(self, *errors: Exception, body: bytes = LINES) -> None:
         self.errors = list(errors)
+        self.body = body
         self.reads = 0
 
     @contextmanager
@@ -33,7 +34,7 @@ class Client:
         self.reads += 1
         if self.errors:
             raise self.errors.pop(0)
-        yield ResultBytes(ResultLines(known), "req_1", [LINES[:5], LINES[5:]])
+        yield ResultBytes(ResultLines(known), "req_1", [self.body[:5], self.body[5:]])
 
 
 def ended(results_url: str | None = "https://example.com", batch_id: str = ID, **counts: int) -> api.MessageBatch:
@@ -98,6 +99,33 @@ class TestRetries:
             saver.save(client, ended())
 
         assert client.reads == 1
+
+
+class TestOddResults:
+    """The file has the bytes as they came."""
+
+    odd = (
+        b'\xef\xbb\xbf{ "custom_id" : "a", "result": {"type": "canceled"}}\n'
+        b'{"custom_id":"b","result":{"type":"x","text":"half \\ud99c"}}\r\n'
+    )
+
+    def test_are_saved_as_they_came(self, saver: Saver, tmp_path: Path) -> None:
+        client: Any = Client(body=self.odd)
+
+        saved = saver.save(client, ended())
+
+        assert (saved.record["lines"], (tmp_path / f"{ID}.jsonl").read_bytes()) == (2, self.odd)
+
+    @pytest.mark.parametrize("counts", [{"succeeded": -2}, {"succeeded": 1.5}, {"succeeded": 1, "errored": "one"}])
+    def test_of_a_batch_whose_counts_cannot_be_read_are_not_saved(
+        self, saver: Saver, tmp_path: Path, counts: dict[str, Any]
+    ) -> None:
+        client: Any = Client()
+
+        with pytest.raises(api.ResultsTruncatedError, match="2 of 0 came"):
+            saver.save(client, ended(**counts))
+
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestMissingResults:

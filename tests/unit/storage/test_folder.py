@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_batches.api import InvalidArgumentError
 from airflow_provider_batches.storage import folder as storage
-from airflow_provider_batches.storage.folder import Folder, check_uri, digest
+from airflow_provider_batches.storage.folder import Folder, StorageError, check_uri, digest
 
 
 class FullDisk(io.BytesIO):
@@ -89,7 +89,7 @@ def test_a_file_appears_under_its_name_only_once_it_is_whole(tmp_path: Path) -> 
             file.write(b"half")
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageError, match=rf"path: could not write {tmp_path}/a.jsonl \(OSError: .*No space"):
         write_half()
     assert list(tmp_path.iterdir()) == []
 
@@ -194,14 +194,14 @@ class TestWhatKilledWorkersHaveLeft:
 
     def test_one_that_cannot_be_removed_stops_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         parts = [self.put(tmp_path / self.PART.replace("_1", f"_{number}"), hours=25) for number in range(3)]
-        unlink = os.unlink
+        remove = os.remove
 
         def gone_or_denied(path: str) -> None:
             if path == str(parts[1]):
                 raise PermissionError(13, "Permission denied", path)
-            unlink(path)
+            remove(path)
 
-        monkeypatch.setattr(os, "unlink", gone_or_denied)
+        monkeypatch.setattr(os, "remove", gone_or_denied)
 
         Folder(str(tmp_path)).sweep()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 from airflow_provider_batches.teardown.record import FullRecord, Record, Tally
@@ -32,7 +33,8 @@ def test_a_summary_counts_what_happened_to_each_batch() -> None:
 class TestTheFullRecord:
     def test_has_a_line_of_plain_json_for_each_batch_once(self) -> None:
         lines: list[str] = []
-        full_record = FullRecord(None, "task", lines.append)
+        log = SimpleNamespace(info=lambda text, line: lines.append(text % line))
+        full_record = FullRecord(None, "task", log)
 
         full_record.write([Record("a", "deleted", results=RESULTS)])
         full_record.write([Record("a", "deleted"), Record("b", error="No.", seen_since=5.0)])

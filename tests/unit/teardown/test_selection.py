@@ -134,5 +134,18 @@ def test_an_unknown_state_is_selected_only_if_no_state_is_asked_for() -> None:
     assert read(older_than=HOUR, statuses=["ended"]).choose([odd]) == []
 
 
+def test_a_batch_whose_age_is_unknown_is_never_selected_by_age() -> None:
+    odd = batch(5).model_copy(update={"created_at": None})
+
+    assert read(older_than=HOUR).choose([odd]) == read(statuses=["ended"]).choose([odd]) == []
+
+
+def test_a_batch_with_ended_at_is_selected_as_ended_regardless_of_its_status() -> None:
+    odd = batch(5, "completed").model_copy(update={"ended_at": NOW})
+
+    assert read(older_than=HOUR, statuses=["ended"]).choose([odd]) == [odd]
+    assert read(older_than=HOUR, statuses=["in_progress"]).choose([odd]) == []
+
+
 def test_without_a_cutoff_all_are_old_enough() -> None:
     assert Selection().takes(batch())

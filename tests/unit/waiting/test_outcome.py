@@ -76,6 +76,10 @@ class TestSeveralOutcomes:
         outcomes = [self.ended(batch, succeeded=1, future={"nested": [1]}) for _ in range(2)]
         assert combine(["a", "b"], outcomes).request_counts.succeeded == 2
 
+    def test_add_up_counters_that_nobody_knows(self, batch):
+        counts = combine(["a", "b"], [self.ended(batch, succeeded=1, refused=2, errored=None)] * 2).request_counts
+        assert (counts.by_state["refused"], counts.total) == (4, 6)
+
     @pytest.mark.parametrize("status", ["refused", "missing", "timeout"])
     def test_are_as_bad_as_one_of_them(self, status, batch):
         assert combine(["a", "b"], [self.ended(batch), Outcome(status, "b", "Bad.")]).status == status
@@ -114,6 +118,7 @@ class TestSeveralOutcomes:
         ({"ended": True, "request_counts": {"expired": 3}}, "3 expired of 3 requests"),
         ({"ended": True, "request_counts": {}}, "none of 0 requests"),
         ({"processing_status": "canceling"}, "canceling (100 requests, created 2026-01-02T03:04:05+00:00)"),
+        ({"created_at": None}, "in_progress (100 requests)"),
     ],
 )
 def test_a_batch_is_described_for_people(fields, expected, batch):

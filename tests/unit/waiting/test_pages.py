@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +56,15 @@ def test_beyond_the_known_pages_the_time_they_cover_tells() -> None:
 
 def test_nothing_is_known_of_pages_before_one_was_read() -> None:
     assert Pages().number_of(NEWEST.timestamp()) == 0
+
+
+@pytest.mark.parametrize("odd", [{}, {"created_at": None}, {"created_at": "yesterday"}])
+@pytest.mark.parametrize("end", [0, -1])
+def test_a_page_that_begins_or_ends_with_a_batch_whose_age_is_unknown_teaches_nothing(odd: Any, end: int) -> None:
+    pages, page = Pages(), a_page(range(PAGE))
+    page.data[end] = odd
+    pages.learn(0, page)
+    assert pages.number_of(created_at(PAGE + 1)) == 0
 
 
 def test_an_empty_page_teaches_nothing() -> None:
