@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from airflow_provider_batches.api.endpoints import check_batch_id
 from airflow_provider_batches.api.errors import InvalidArgumentError, shown
+from airflow_provider_batches.api.models import MessageBatch
 
 
 def read_batch_id(value: object) -> str:
@@ -17,7 +18,17 @@ def read_batch_id(value: object) -> str:
         raise InvalidArgumentError(
             "batch_id", f"expected the ID of one batch, got {shown(value)}. For several use .expand(batch_id=[...])."
         )
-    return check_batch_id(value)
+    return _check_id(value, "batch_id")
+
+
+def _check_id(value: object, field: str) -> str:
+    if value is None or (isinstance(value, str) and value.strip() in ("", "None", "null")):
+        raise InvalidArgumentError(field, f"got {shown(value)}; the upstream task or template gave no ID.")
+    if isinstance(value, (dict, MessageBatch)):
+        raise InvalidArgumentError(field, f"got a batch, {shown(value)}; pass its ID, batch.id or batch['id'].")
+    if isinstance(value, (list, tuple, set)):
+        raise InvalidArgumentError(field, f"got {shown(value)} within a list; pass one flat list of IDs.")
+    return check_batch_id(value, field)
 
 
 def read_batch_ids(value: object, field: str = "batch_id") -> list[str]:
@@ -29,8 +40,8 @@ def read_batch_ids(value: object, field: str = "batch_id") -> list[str]:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         value = _items(value)
     if isinstance(value, (list, set)):
-        return list(dict.fromkeys(check_batch_id(each, field) for each in value))
-    return [check_batch_id(value, field)]
+        return list(dict.fromkeys(_check_id(each, field) for each in value))
+    return [_check_id(value, field)]
 
 
 def _items(sequence: Sequence[object]) -> list[object]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_batches._compat import AirflowException, AirflowFailException
+from airflow_provider_batches._compat import AirflowException, AirflowFailException, conf
 from airflow_provider_batches.api import BatchesError
 from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.links.batches import BatchesConsoleLink
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 WORKER_SECONDS = 4.0
 #: Seconds by which Airflow's own limit of a deferral lies behind the trigger's, so that the two do not race.
 BACKSTOP = 300.0
+#: Whether Airflow makes all operators deferrable that can be.
+DEFAULT_DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
+IF_DELETED = "If it was deleted on purpose, set ignore_if_missing=True."
 
 
 class BatchesOperator(BaseOperator):
@@ -53,13 +56,22 @@ class BatchesOperator(BaseOperator):
         :param options: Parameters of the trigger.
         """
         now = time.time()
-        self.log.info("Not ended yet; waiting in the triggerer")
+        self.log.info("Not ended yet; deferring. The wait continues in the triggerer, so one must be running.")
         self.defer(
             trigger=BatchEndedTrigger(batch_id, self.conn_id, start_time=now, end_time=end_time, **options),
             method_name="execute_complete",
             kwargs=kwargs,
             timeout=timedelta(seconds=end_time - now + BACKSTOP),
         )
+
+
+def check_effect(default_args: dict[str, Any] | None, name: str, needs: str) -> None:
+    """Refuse an option that would have no effect, unless it is a default of all tasks.
+
+    :param needs: What it has an effect with.
+    """
+    if name not in (default_args or {}):
+        raise ValueError(f"{name}: it has no effect without {needs}. Set that, too, or leave {name} out.")
 
 
 class BatchTask(BatchesOperator):

@@ -1,31 +1,37 @@
-"""Create a batch, wait for it, read its results, and tear it down regardless of upstream failures.
+"""Create a batch, wait for it, save and read its results, and tear it down regardless of upstream failures.
 
-    create -> wait -> read_results -> cancel -> wait_for_cancel -> delete
-    (setup)                        -> check    (teardown)
+    create -> wait -> save -> read_results -> tear_down
+    (setup)                                -> check (teardown)
 
-If the pipeline succeeds, the batch has ended, `cancel` changes nothing, and `delete` removes what has been read.
-If it fails, or somebody marks the run or one of its tasks as failed, a batch that is still running, and billing, is
-canceled, and deleted once it has ended. **Results that `read_results` could not read are deleted too**: remove
-`delete` to keep them.
+`tear_down` deletes the batch only once its results are saved. If the pipeline fails, or somebody marks the run or one
+of its tasks as failed, `tear_down` cancels a batch that is still running, and billing, waits until it has ended, saves
+the results that it has, and deletes it. A batch whose results cannot be saved stays at the API, and the run fails.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Param, chain, task
+from airflow.sdk import DAG, ObjectStoragePath, Param, chain, task
 
+from airflow_provider_batches.api import BatchResult
 from airflow_provider_batches.hooks.batches import BatchesHook
-from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator
+from airflow_provider_batches.operators.results import SaveBatchResultsOperator
+from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
 from airflow_provider_batches.sensors.batches import BatchEndedSensor
 
 CONN_ID = "anthropic_default"
+#: **Change this before you use it**: a temporary folder of one machine is enough to try the DAG. Set the Variable
+#: `batch_pipeline_folder`, in the UI or as AIRFLOW_VAR_BATCH_PIPELINE_FOLDER, to a folder that all workers reach and
+#: that outlives them, for example s3://aws_default@my-bucket/batch-results.
+FOLDER = "{{ var.value.get('batch_pipeline_folder', '') or 'file:///tmp/batch-results' }}"
 
 with DAG(
     dag_id="batch_pipeline",
-    description="Create a message batch, wait, read its results, always tear it down",
+    description="Create a message batch, wait, save and read its results, always tear it down",
     schedule=None,
     # No dagrun_timeout: Airflow would skip the teardown too. The wait has a timeout of its own.
     tags=["anthropic", "message-batches", "example"],
@@ -60,31 +66,31 @@ with DAG(
         ]
         return BatchesHook(CONN_ID).create_batch(requests).id
 
-    # Streams: memory use does not grow with the batch. Store what you need here: the batch is deleted afterwards.
+    # A saved file has one result a line, in any order. Line by line, memory use does not grow with the batch.
     @task
-    def read_results(batch_id: str) -> dict[str, int]:
-        outcomes = Counter(line.result.type for line in BatchesHook(CONN_ID).stream_batch_results(batch_id))
+    def read_results(saved: dict[str, Any]) -> dict[str, int]:
+        outcomes: Counter[str] = Counter()
+        with ObjectStoragePath(saved["path"]).open("rb") as lines:
+            for line in lines:
+                result = BatchResult.model_validate(json.loads(line))
+                # Use the answer here: `result.custom_id` names the request, `result.text` is the text of its answer.
+                outcomes[result.result.type] += 1
         return dict(outcomes)
 
     batch_id = create()
     wait = BatchEndedSensor(task_id="wait", batch_id=batch_id, conn_id=CONN_ID, deferrable=True)
-    results = read_results(wait.output)
+    save = SaveBatchResultsOperator(task_id="save", batch_id=wait.output, path=FOLDER, conn_id=CONN_ID)
+    results = read_results(save.output)
 
     # A teardown runs if its setup succeeded, regardless of the tasks between. Without a successful `create` there is no
-    # ID, so there is nothing to tear down.
+    # ID, so there is nothing to tear down. By default a run succeeds although its teardown failed. A batch that still
+    # exists should not go unnoticed.
     create_task = batch_id.operator.as_setup()
-    cancel = CancelBatchOperator(
-        task_id="cancel", batch_id=batch_id, conn_id=CONN_ID, ignore_if_missing=True
-    ).as_teardown(setups=create_task)
-    wait_for_cancel = BatchEndedSensor(
-        task_id="wait_for_cancel", batch_id=batch_id, conn_id=CONN_ID, deferrable=True, ignore_if_missing=True
-    ).as_teardown(setups=create_task)
-    # By default a run succeeds although its teardown failed. A batch that still exists should not go unnoticed.
-    delete = DeleteBatchOperator(
-        task_id="delete", batch_id=batch_id, conn_id=CONN_ID, ignore_if_missing=True
+    tear_down = TeardownBatchesOperator(
+        task_id="tear_down", batch_ids=batch_id, save_results_to=FOLDER, conn_id=CONN_ID, ignore_if_missing=True
     ).as_teardown(setups=create_task, on_failure_fail_dagrun=True)
 
-    chain(results, cancel, wait_for_cancel, delete)
+    chain(results, tear_down)
 
     # If somebody marks the whole run as failed, Airflow skips what has not started, runs the teardown, and would then
     # mark the run as success, since no task at its end has failed. This task fails unless the results were read.

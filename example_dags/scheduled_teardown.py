@@ -2,8 +2,9 @@
 
 Retention rules require it, abandoned batches keep running, and billing, until they end, and results that nobody has
 fetched are gone after 29 days. Scheduled runs report only until the Variable `batch_results_folder` says where to save
-results; from then on they delete. A run that a person starts reports only, unless its form says otherwise; without the
-Variable it then fails before it touches a batch.
+results; from then on they delete. **They select every old batch of the workspace, whoever created it**: read a report
+first. A run that a person starts reports only, unless its form says otherwise; without the Variable it then fails
+before it touches a batch.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ with DAG(
 One task selects the batches older than a week, cancels those that are still running, waits without a worker slot until
 all have ended, saves their results to the folder in the Variable `batch_results_folder`, checks them, and then deletes
 the batches.
+
+**All old batches of the workspace are selected, whoever created them.** Read the log of a report first.
 
 **The nightly run deletes once the Variable is set**; until then it reports only: its log names what would be deleted.
 A run started by hand reports only, unless its form says otherwise, and then it requires the Variable, too. If the DAG

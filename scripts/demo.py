@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -153,6 +154,8 @@ def _prove_deletion(hook: Any, batch_id: str) -> int:
     """Ask the API for the batch once more: it has to answer that there is none."""
     from airflow_provider_batches.api.errors import NotFoundError
 
+    # A 404 is retried before it is believed, and each retry is logged: here, all of them are expected.
+    logging.getLogger("airflow_provider_batches").setLevel(logging.WARNING)
     print("\nProof:")
     try:
         batch = hook.get_batch(batch_id)

@@ -8,9 +8,17 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_batches._arguments import read_batch_id, read_seconds
-from airflow_provider_batches._base import BatchTask, airflow_errors, is_retry, run_start, time_to_wait
-from airflow_provider_batches._compat import conf
+from airflow_provider_batches._arguments import read_batch_id, read_flag, read_seconds
+from airflow_provider_batches._base import (
+    DEFAULT_DEFERRABLE,
+    IF_DELETED,
+    BatchTask,
+    airflow_errors,
+    check_effect,
+    is_retry,
+    run_start,
+    time_to_wait,
+)
 from airflow_provider_batches.api import BatchNotEndedError, NotFoundError
 from airflow_provider_batches.hooks.batches import (
     DEFAULT_POLL_INTERVAL,
@@ -54,15 +62,17 @@ class CancelBatchOperator(BatchTask):
         conn_id: str = BatchesHook.default_conn_name,
         ignore_if_missing: bool = False,
         wait_for_completion: bool = False,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        deferrable: bool = DEFAULT_DEFERRABLE,
         poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
         timeout: float | timedelta = DEFAULT_TIMEOUT,
         **kwargs: Any,
     ) -> None:
         super().__init__(batch_id=batch_id, conn_id=conn_id, **kwargs)
-        self.ignore_if_missing = ignore_if_missing
-        self.wait_for_completion = wait_for_completion
-        self.deferrable = deferrable
+        self.ignore_if_missing = read_flag("ignore_if_missing", ignore_if_missing)
+        self.wait_for_completion = read_flag("wait_for_completion", wait_for_completion)
+        self.deferrable = read_flag("deferrable", deferrable)
+        if deferrable and not (wait_for_completion or DEFAULT_DEFERRABLE):
+            check_effect(kwargs.get("default_args"), "deferrable", "wait_for_completion=True")
         self.poll_interval = read_seconds("poll_interval", poll_interval)
         self.timeout = read_seconds("timeout", timeout)
 
@@ -74,6 +84,7 @@ class CancelBatchOperator(BatchTask):
                 batch = self.hook.get_conn().cancel(batch_id, confirm=self.ignore_if_missing)
             except NotFoundError as error:
                 if not self.ignore_if_missing:
+                    error.add(IF_DELETED)
                     raise
                 self.log.warning("Nothing to cancel: %s", error)
                 return batch_id
@@ -130,7 +141,7 @@ class DeleteBatchOperator(BatchTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(batch_id=batch_id, conn_id=conn_id, **kwargs)
-        self.ignore_if_missing = ignore_if_missing
+        self.ignore_if_missing = read_flag("ignore_if_missing", ignore_if_missing)
 
     def execute(self, context: Context) -> str:
         """Delete the batch."""
@@ -148,6 +159,7 @@ class DeleteBatchOperator(BatchTask):
                 request_id = client.delete(batch_id, batch.listed_since).request_id
             except NotFoundError as error:
                 if not (retried or self.ignore_if_missing):
+                    error.add(IF_DELETED)
                     raise
                 why = "Most likely an earlier try has deleted the batch:" if retried else "Nothing to delete:"
                 self.log.warning("%s %s", why, error)
@@ -166,7 +178,7 @@ class ListBatchesOperator(SelectingOperator):
 
     See https://docs.claude.com/en/api/listing-message-batches.
 
-    :param older_than: Batches created longer ago than this, counted from the start of the run: a timedelta, or a text
+    :param older_than: Batches created longer ago than this, counted from the run's `run_after`: a timedelta, or a text
         like `7 days` or `P7D` (templated).
     :param created_before: Batches created before this time, a datetime with a time zone, or a text (templated).
     :param statuses: Batches in these states: `in_progress`, `canceling`, `ended`. Default: any (templated).

@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseOperator, BaseSensorOperator
 from airflow.triggers.base import StartTriggerArgs
 
-from airflow_provider_batches._arguments import read_batch_ids, read_seconds
-from airflow_provider_batches._base import BACKSTOP, BatchTask, airflow_errors, time_to_wait
+from airflow_provider_batches._arguments import read_batch_ids, read_flag, read_seconds
+from airflow_provider_batches._base import (
+    BACKSTOP,
+    DEFAULT_DEFERRABLE,
+    IF_DELETED,
+    BatchTask,
+    airflow_errors,
+    check_effect,
+    time_to_wait,
+)
 from airflow_provider_batches._compat import (
     STARTS_FROM_TRIGGER,
     AirflowException,
@@ -24,7 +32,6 @@ from airflow_provider_batches._compat import (
     AirflowTaskTimeout,
     TaskDeferralError,
     TaskDeferralTimeout,
-    conf,
 )
 from airflow_provider_batches.api import AsyncBatchesClient
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, BatchesHook
@@ -42,7 +49,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     """Waits until a message batch has ended: succeeded, errored, canceled or expired; or until several have.
 
     A canceled batch is success, so that a downstream delete runs. The sensor polls at once and again after two seconds;
-    then the pauses double up to `poke_interval`. A wait ends the same way in all three modes (poke, reschedule,
+    then the pauses double up to `poll_interval`. A wait ends the same way in all three modes (poke, reschedule,
     deferrable). An outage of the API does not end it.
 
     Returns the batch ID, or the list of them. Pushes the XCom `batch`: the last snapshot of the batch, or for several
@@ -64,8 +71,9 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     :param end_from_trigger: Whether a deferrable task whose wait succeeds ends in the triggerer, without a process on
         a worker. Default False. Such a task pushes no XCom, neither its result nor `batch`, and runs no listeners and
         no callbacks. A wait that fails ends on a worker, with its retries and callbacks.
-    :param poke_interval: Seconds (or timedelta) between polls once the wait has settled. Default 60. With
+    :param poll_interval: Seconds (or timedelta) between polls once the wait has settled. Default 60. With
         `exponential_backoff` the pauses continue to double up to `max_wait`.
+    :param poke_interval: The same, as Airflow's sensors call it.
     :param timeout: Seconds (or timedelta) until the wait is given up. Default 25 hours, since the API ends every
         batch within 24. A shorter `execution_timeout` counts in every mode.
     """
@@ -75,28 +83,37 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         *,
         batch_id: str | list[str],
         conn_id: str = BatchesHook.default_conn_name,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        deferrable: bool = DEFAULT_DEFERRABLE,
         fail_on_partial_error: bool = False,
         ignore_if_missing: bool = False,
         cancel_on_kill: bool = False,
         start_from_trigger: bool = False,
         end_from_trigger: bool = False,
-        poke_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
+        poll_interval: float | timedelta | None = None,
+        poke_interval: float | timedelta | None = None,
         timeout: float | timedelta = DEFAULT_TIMEOUT,
         **kwargs: Any,
     ) -> None:
+        intervals = {"poll_interval": poll_interval, "poke_interval": poke_interval}
+        given = {name: value for name, value in intervals.items() if value is not None}
+        if len(given) > 1:
+            raise ValueError("poll_interval, poke_interval: both are given. Set one of them: they mean the same.")
+        name, interval = next(iter(given.items()), ("poll_interval", DEFAULT_POLL_INTERVAL))
         super().__init__(
             batch_id=batch_id,
             conn_id=conn_id,
-            poke_interval=read_seconds("poke_interval", poke_interval),
+            poke_interval=read_seconds(name, interval),
             timeout=read_seconds("timeout", timeout),
             **kwargs,
         )
-        self.deferrable = deferrable
-        self.fail_on_partial_error = fail_on_partial_error
-        self.ignore_if_missing = ignore_if_missing
-        self.cancel_on_kill = cancel_on_kill
-        self.end_from_trigger = end_from_trigger
+        self.deferrable = read_flag("deferrable", deferrable)
+        self.fail_on_partial_error = read_flag("fail_on_partial_error", fail_on_partial_error)
+        self.ignore_if_missing = read_flag("ignore_if_missing", ignore_if_missing)
+        self.cancel_on_kill = read_flag("cancel_on_kill", cancel_on_kill)
+        self.end_from_trigger = read_flag("end_from_trigger", end_from_trigger)
+        ways = {"start_from_trigger": start_from_trigger, "end_from_trigger": end_from_trigger}
+        for way in (name for name, value in ways.items() if read_flag(name, value) and not deferrable):
+            check_effect(kwargs.get("default_args"), way, "deferrable=True")
         self._timed_out = False
         self._wants_trigger_start = deferrable and start_from_trigger
         # A mapped task begins on a worker, which can read XComs.
@@ -105,10 +122,15 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         self.start_from_trigger = self._wants_trigger_start and STARTS_FROM_TRIGGER
         if self.start_from_trigger:
             seconds = time_to_wait(self, self.timeout)
-            given = {"batch_id": batch_id, "conn_id": conn_id, "poll_interval": self._longest_pause, "timeout": seconds}
+            fields = {
+                "batch_id": batch_id,
+                "conn_id": conn_id,
+                "poll_interval": self._longest_pause,
+                "timeout": seconds,
+            }
             self.start_trigger_args = StartTriggerArgs(
                 trigger_cls=f"{BatchEndedTrigger.__module__}.{BatchEndedTrigger.__qualname__}",
-                trigger_kwargs={**given, **self._trigger_options},
+                trigger_kwargs={**fields, **self._trigger_options},
                 next_method="execute_complete",
                 timeout=timedelta(seconds=seconds + BACKSTOP),
             )
@@ -208,6 +230,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
             ignore_if_missing=self.ignore_if_missing, fail_on_partial_error=self.fail_on_partial_error
         )
         if failure:
+            failure = f"{failure} {IF_DELETED}" if outcome.status == "missing" else failure
             raise (AirflowException if outcome.retryable else AirflowFailException)(failure) from outcome.error
         counts = outcome.request_counts
         (self.log.warning if counts.errored or counts.expired else self.log.info)(outcome.message)

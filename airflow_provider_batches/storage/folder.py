@@ -237,7 +237,9 @@ class Folder:
         """Name the file in the errors of its store, but for those that the caller handles."""
         try:
             yield
-        except (BatchesError, *handled):
+        except BatchesError:
+            raise
+        except handled:
             raise
         except Exception as error:
             says = " ".join(str(error).split())[:200]

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from airflow_provider_batches.api import AsyncBatchesClient
+from airflow_provider_batches.api import APIConnectionError, AsyncBatchesClient, InvalidArgumentError
 from airflow_provider_batches.waiting.outcome import Outcome
 from airflow_provider_batches.waiting.pending import PendingWait
 from airflow_provider_batches.waiting.reader import Reader
@@ -22,6 +22,12 @@ GRACE = 0.5
 #: Seconds between log lines about the progress of several waits.
 PROGRESS = 60.0
 MAX_SLEEP = 86_400.0
+#: Seconds after its end at which a wait is given up although a call for it is in flight.
+LATE = 30.0
+#: Seconds between attempts to open the client, from the first to the longest pause.
+OPEN_PAUSES = (2.0, 60.0)
+#: Seconds for which opening the client is retried for a wait that has not seen its batch.
+UNSEEN_SECONDS = 60.0
 
 
 class Poller:
@@ -42,6 +48,8 @@ class Poller:
         self._pending: set[PendingWait] = set()
         self._wake = asyncio.Event()
         self._sleeps_until = 0.0
+        self._failure: Exception | None = None
+        self._failed_until = 0.0
 
     @property
     def busy(self) -> bool:
@@ -65,8 +73,11 @@ class Poller:
             each wait and its next poll would come later, though not while a wait doubts an answer.
         """
         pending = self._join(waits, first_poll, log)
+        # A call may take longer than a wait: a server that sends a byte a second holds its cycle.
+        seconds = max((wait.end_time for wait in waits), default=0.0) - time.time()
+        alarm = asyncio.get_running_loop().call_later(max(0.0, seconds) + LATE, _expire, pending)
         try:
-            client = await self._start()
+            client = await self._start_for(waits, log)
             # A task that has seen its batch has an address that answers.
             client.throttle.has_answered |= any(wait.seen_since is not None for wait in waits)
             if first_poll < self._sleeps_until:
@@ -76,6 +87,7 @@ class Poller:
             await _until_over(pending, log, gives_up, leave_at)
             return [each.outcome.result() for each in pending if each.outcome.done()]
         finally:
+            alarm.cancel()
             self._pending.difference_update(pending)
             await self._stop()
 
@@ -90,11 +102,37 @@ class Poller:
             if self._task and self._task.done():
                 await self._end()
             if self._client is None:
-                self._client = await self._open_client()
+                if self._failure and time.time() < self._failed_until:
+                    raise self._failure.with_traceback(None)
+                try:
+                    self._client = await self._open_client()
+                except Exception as error:
+                    # One lookup for all waits that come while it fails.
+                    self._failure, self._failed_until = error, time.time() + OPEN_PAUSES[0] / 2
+                    raise
                 # In an empty context: with that of the first wait, its log would be everybody's.
                 run = self._run(Reader(self._client, self._list_failures))
                 self._task = contextvars.Context().run(asyncio.create_task, run)
             return self._client
+
+    async def _start_for(self, waits: Sequence[Wait], log: Callable[[str], Any]) -> AsyncBatchesClient:
+        """Start, and retry as in an outage: the connection may come from a secrets backend that is down."""
+        pause, longest = OPEN_PAUSES
+        seen = any(wait.seen_since is not None for wait in waits)
+        until = min((wait.end_time for wait in waits), default=0.0)
+        until = until if seen else min(until, time.time() + UNSEEN_SECONDS)
+        while True:
+            try:
+                return await self._start()
+            except InvalidArgumentError:
+                raise
+            except Exception as error:
+                if time.time() + pause > until:
+                    raise
+                # Its text may hold anything.
+                log(f"The connection cannot be used ({type(error).__name__}). Retrying in {pause:.0f} s.")
+            await asyncio.sleep(pause)
+            pause = min(longest, 2 * pause)
 
     async def _stop(self) -> None:
         async with self._lock:
@@ -133,6 +171,12 @@ class Poller:
         finally:
             alarm.cancel()
         self._sleeps_until = 0.0
+
+
+def _expire(pending: list[PendingWait]) -> None:
+    error = APIConnectionError(f"The API has not answered within {LATE:.0f} s of the end of the wait.")
+    for each in pending:
+        each.deliver(error)
 
 
 async def _until_over(

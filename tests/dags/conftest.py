@@ -32,6 +32,14 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     shorten_pauses(monkeypatch)
 
 
+@pytest.fixture(autouse=True)
+def pipeline_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where batch_pipeline saves results."""
+    folder = tmp_path / "pipeline"
+    monkeypatch.setenv("AIRFLOW_VAR_BATCH_PIPELINE_FOLDER", f"file://{folder}")
+    return folder
+
+
 @pytest.fixture
 def example() -> Callable[[str], Any]:
     """Load an example DAG as Airflow does."""

@@ -1,30 +1,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_batches.emulator import Emulator, Fault
 
-TEARDOWN = ("cancel", "wait_for_cancel", "delete")
 REFUSED = 400
 BILLING = 402
 
 
 @pytest.mark.batches_emulator(batch_seconds=1)
-def test_the_results_are_read_and_the_batch_is_deleted(run: Callable[..., Any], batches_emulator: Emulator) -> None:
+def test_the_results_are_saved_and_read_and_the_batch_is_deleted(
+    run: Callable[..., Any], batches_emulator: Emulator, pipeline_folder: Path
+) -> None:
     ended = run("batch_pipeline", prompts=["One?", "Two?"])
 
     assert ended.state == "success"
     assert set(ended.states.values()) == {"success"}
     assert ended.xcom("read_results") == {"succeeded": 2}
-    assert batches_emulator.count("create") == 1
+    assert (pipeline_folder / f"{ended.xcom('create')}.jsonl").read_bytes().count(b"\n") == 2
+    assert (batches_emulator.count("create"), batches_emulator.count("results")) == (1, 1)
     assert batches_emulator.ids() == []
 
 
 @pytest.mark.batches_emulator(batch_seconds=1)
-def test_results_that_cannot_be_read_fail_the_run_and_the_batch_is_deleted(
+def test_results_that_cannot_be_saved_fail_the_run_and_are_not_deleted(
     run: Callable[..., Any], batches_emulator: Emulator
 ) -> None:
     batches_emulator.fault(Fault(endpoint="results", status=REFUSED, times=None))
@@ -32,13 +35,31 @@ def test_results_that_cannot_be_read_fail_the_run_and_the_batch_is_deleted(
     ended = run("batch_pipeline")
 
     assert ended.state == "failed"
-    assert ended.states["read_results"] == "failed"
-    assert {ended.states[task_id] for task_id in TEARDOWN} == {"success"}
+    assert (ended.states["save"], ended.states["tear_down"]) == ("failed", "failed")
+    assert batches_emulator.ids() == [ended.xcom("create")]
+
+
+@pytest.mark.batches_emulator(batch_seconds=1)
+def test_a_saved_file_that_cannot_be_read_fails_the_run_and_is_kept(
+    run: Callable[..., Any],
+    batches_emulator: Emulator,
+    pipeline_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from airflow_provider_batches.api import BatchResult
+
+    monkeypatch.setattr(BatchResult, "model_validate", None)
+
+    ended = run("batch_pipeline")
+
+    assert ended.state == "failed"
+    assert (ended.states["read_results"], ended.states["tear_down"]) == ("failed", "success")
+    assert (pipeline_folder / f"{ended.xcom('create')}.jsonl").exists()
     assert batches_emulator.ids() == []
 
 
-def test_a_wait_that_fails_half_way_leaves_no_batch_running(
-    run: Callable[..., Any], batches_emulator: Emulator
+def test_a_wait_that_fails_half_way_leaves_no_batch_running_and_saves_what_it_has(
+    run: Callable[..., Any], batches_emulator: Emulator, pipeline_folder: Path
 ) -> None:
     batches_emulator.fault(Fault(endpoint="retrieve", status=BILLING, times=2))
 
@@ -46,8 +67,9 @@ def test_a_wait_that_fails_half_way_leaves_no_batch_running(
 
     assert ended.state == "failed"
     assert ended.states["wait"] == "failed"
-    assert ended.states["read_results"] == "upstream_failed"
-    assert {ended.states[task_id] for task_id in TEARDOWN} == {"success"}
+    assert (ended.states["save"], ended.states["read_results"]) == ("upstream_failed", "upstream_failed")
+    assert ended.states["tear_down"] == "success"
+    assert (pipeline_folder / f"{ended.xcom('create')}.json").exists()
     assert batches_emulator.ids() == []
 
 
@@ -57,7 +79,7 @@ def test_a_batch_that_cannot_be_deleted_fails_the_run(run: Callable[..., Any], b
 
     ended = run("batch_pipeline")
 
-    assert ended.states["delete"] == "failed"
+    assert ended.states["tear_down"] == "failed"
     assert ended.state == "failed"
 
 
@@ -69,11 +91,19 @@ def test_a_create_whose_answer_was_lost_is_not_repeated(run: Callable[..., Any],
     assert ended.state == "failed"
     assert batches_emulator.count("create") == 1
     assert ended.states["create"] == "failed"
-    assert {ended.states[task_id] for task_id in TEARDOWN} == {"upstream_failed"}
+    assert ended.states["tear_down"] == "upstream_failed"
 
 
 def test_creating_is_never_retried(example: Callable[[str], Any]) -> None:
     dag = example("batch_pipeline")
 
     assert dag.get_task("create").retries == 0
-    assert dag.get_task("delete").retries > 0
+    assert dag.get_task("tear_down").retries > 0
+
+
+@pytest.mark.parametrize("variables", [{}, {"batch_pipeline_folder": ""}])
+def test_it_runs_before_anybody_has_set_a_folder(example: Callable[[str], Any], variables: dict[str, str]) -> None:
+    dag = example("batch_pipeline")
+    save, tear_down = dag.get_task("save"), dag.get_task("tear_down")
+    assert save.path == tear_down.save_results_to
+    assert save.render_template(save.path, {"var": {"value": variables}}) == "file:///tmp/batch-results"

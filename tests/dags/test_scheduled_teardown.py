@@ -108,7 +108,7 @@ def test_only_a_scheduled_run_that_knows_where_to_save_deletes_unasked(
 
     task.render_template_fields(context)
 
-    assert task.only_report == only_reports
+    assert task.report_only == only_reports
     # What only reports gets a folder that nothing can be saved to.
     otherwise = "file:///dev/null" if only_reports == "True" else "unset: "
     assert task.save_results_to.startswith(variables.get("batch_results_folder") or otherwise)

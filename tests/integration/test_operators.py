@@ -412,8 +412,9 @@ async def test_batches_are_listed_inside_a_running_event_loop(api: Emulator) -> 
     assert ListBatchesOperator(task_id="task", older_than="P1D").execute({}) == ids
 
 
-def test_without_wait_for_completion_deferrable_means_nothing(api: Emulator, run: Any) -> None:
-    done = run(CancelBatchOperator, batch_id=api.add_batch(cancel_seconds=DAY), deferrable=True)
+def test_a_cancel_that_does_not_wait_ignores_that_all_tasks_are_deferrable(api: Emulator, run: Any) -> None:
+    defaults = {"deferrable": True}
+    done = run(CancelBatchOperator, batch_id=api.add_batch(cancel_seconds=DAY), default_args=defaults)
     assert (done.state, done.deferrals) == ("success", [])
     assert done.xcom["batch"]["processing_status"] == "canceling"
 

@@ -26,6 +26,7 @@ def airflow(api: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for folder in (HERE.parents[1] / "example_dags", HERE / "dags"):
         for path in folder.glob("*.py"):
             shutil.copy(path, dags)
-    env = {"AIRFLOW_CONN_ANTHROPIC_DEFAULT": api.connection_json}
+    saved = tmp_path_factory.mktemp("saved").as_uri()
+    env = {"AIRFLOW_CONN_ANTHROPIC_DEFAULT": api.connection_json, "AIRFLOW_VAR_BATCH_PIPELINE_FOLDER": saved}
     with RealAirflow(dags_folder=dags, env=env, say=print) as airflow:
         yield airflow

@@ -18,7 +18,7 @@ from airflow_provider_batches._arguments import (
     read_literal,
     read_seconds,
 )
-from airflow_provider_batches.api import InvalidArgumentError, check_batch_id
+from airflow_provider_batches.api import InvalidArgumentError, MessageBatch, check_batch_id
 
 
 class Fetched(Sequence[Any]):
@@ -86,6 +86,30 @@ class TestBatchIDs:
 def test_one_batch_is_not_several(value: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=r"^batch_id: expected the ID of one batch, .*\.expand"):
         read_batch_id(value)
+
+
+@pytest.mark.parametrize("read", [read_batch_id, read_batch_ids])
+@pytest.mark.parametrize("value", [None, "", " ", "None", "null"])
+def test_an_id_that_a_skipped_upstream_task_did_not_give_says_so(read: Any, value: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^batch_id: got .*; the upstream task or template gave no ID\.$"):
+        read(value)
+
+
+@pytest.mark.parametrize("value", [[None], ["a", None], "['a', None]"])
+def test_a_list_in_which_an_id_is_missing_says_so(value: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="batch_ids: got None; the upstream task or template gave no ID"):
+        read_batch_ids(value, "batch_ids")
+
+
+@pytest.mark.parametrize("value", [{"id": "a"}, MessageBatch(id="a", processing_status="ended", request_counts={})])
+def test_a_whole_batch_in_place_of_its_id_says_what_to_pass(value: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"got a batch, .*; pass its ID, batch\.id or batch\['id'\]"):
+        read_batch_ids([value])
+
+
+def test_a_nested_list_says_that_it_has_to_be_flat() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"got \['a'\] within a list; pass one flat list of IDs"):
+        read_batch_ids([["a"], ["b"]])
 
 
 def test_one_batch_id_is_returned_unchanged() -> None:

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from tests.integration.teardown.harness import Task, assert_whole, expected_resu
 HOUR = 3600
 DAY = 24 * HOUR
 MakeTask = Callable[..., Task]
+#: States by age in days, of batches that a report counts.
+AGES = {9.0: "ended", 5.0: "ended", 0.5: "in_progress"}
 PAGE = json.dumps({"data": [], "has_more": False, "first_id": None, "last_id": None})
 
 
@@ -87,6 +90,18 @@ class TestSelecting:
 
         assert made.run()["selected"] == 0
 
+    def test_a_clear_of_a_finished_run_selects_no_batch_that_has_grown_old_meanwhile(
+        self, api: Emulator, task: MakeTask
+    ) -> None:
+        made = task(older_than=timedelta(hours=1))
+        made.started -= timedelta(hours=5)
+        _, grown = (api.add_batch(age_seconds=age * HOUR) for age in (7, 5.5))
+        assert made.run()["deleted"] == 1
+        made.cleared = made.tries
+
+        assert made.run()["selected"] == 0
+        assert api.ids() == [grown]
+
     def test_the_oldest_first_up_to_a_limit(self, api: Emulator, task: MakeTask) -> None:
         ages = [5, 2, 4, 3]
         by_age = {age: api.add_batch(age_seconds=age * HOUR) for age in ages}
@@ -102,6 +117,23 @@ class TestSelecting:
 
         assert made.run()["selected"] == 1200
         assert api.count("list") == 2
+
+    def test_a_report_says_how_many_how_old_and_how_to_run_it_for_real(
+        self,
+        api: Emulator,
+        task: MakeTask,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        batch_ids = [api.add_batch(age_seconds=days * DAY, status=status) for days, status in AGES.items()]
+        created = [str(api.batch(batch_id)["created_at"])[:10] for batch_id in batch_ids]  # type: ignore[index]
+
+        task(older_than="PT1H", report_only=True).run()
+
+        log = capsys.readouterr().out + caplog.text
+        assert "Batches that would be torn down: 3, 2 ended, 1 in_progress, created" in log
+        assert re.search(rf"created {created[0]}.* to {created[-1]}", log)
+        assert "To tear them down, set report_only=False, with save_results_to or discard_results=True" in log
 
     def test_a_report_only_changes_nothing(self, api: Emulator, task: MakeTask, folder: Path) -> None:
         batch_id = api.add_batch(status="in_progress")
@@ -394,6 +426,24 @@ class TestSaving:
         assert api.ids() == [cut]
         assert saved_in(folder) == {whole}
         assert parts_in(folder) == []
+
+    def test_the_log_warns_of_each_batch_that_could_not_be_saved(
+        self,
+        api: Emulator,
+        task: MakeTask,
+        folder: Path,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        batch_ids = [api.add_batch(2, age_seconds=2 * HOUR) for _ in range(3)]
+        for batch_id in batch_ids[:2]:
+            api.fault(Fault("results", batch_id=batch_id, status=400, times=None))
+
+        with pytest.raises(AirflowException, match="1 saved, 1 deleted, 0 already gone, 2 failed"):
+            task(batch_ids=batch_ids, save_results_to=str(folder)).run()
+
+        warnings = [line for line in (capsys.readouterr().out + caplog.text).splitlines() if "warning" in line.lower()]
+        assert [any(f"Batch {each}: " in line for line in warnings) for each in batch_ids] == [True, True, False]
 
     @pytest.mark.parametrize("arguments", [{"older_than": "PT1H"}, {"statuses": ["in_progress"]}, {}])
     def test_with_a_folder_that_cannot_be_written_no_batch_is_canceled(

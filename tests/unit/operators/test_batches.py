@@ -7,6 +7,7 @@ import pytest
 
 from airflow_provider_batches._compat import AirflowException, AirflowFailException
 from airflow_provider_batches.api import DeletedBatch, MessageBatch, NotFoundError
+from airflow_provider_batches.operators import batches as module
 from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator
 from airflow_provider_batches.waiting.outcome import Outcome
 
@@ -71,8 +72,32 @@ def test_a_cancel_returns_the_id_and_pushes_the_batch(client: Any, ti: Any) -> N
 
 def test_a_cancel_does_not_wait_unless_requested(client: Any, ti: Any, mocker: Any) -> None:
     wait = mocker.patch.object(CancelBatchOperator, "_wait")
-    CancelBatchOperator(task_id="task", batch_id="msgbatch_1", deferrable=True).execute({"ti": ti})
+    CancelBatchOperator(task_id="task", batch_id="msgbatch_1").execute({"ti": ti})
     wait.assert_not_called()
+
+
+def test_deferrable_without_a_wait_is_an_error_when_the_dag_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="deferrable: it has no effect without wait_for_completion=True"):
+        CancelBatchOperator(task_id="task", batch_id="msgbatch_1", deferrable=True)
+    CancelBatchOperator(task_id="task", batch_id="msgbatch_1", default_args={"deferrable": True})
+    monkeypatch.setattr(module, "DEFAULT_DEFERRABLE", True)
+    CancelBatchOperator(task_id="task", batch_id="msgbatch_1", deferrable=True)
+
+
+@pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
+def test_a_flag_that_is_a_text_is_read_as_what_it_says(operator: Any) -> None:
+    assert not operator(task_id="task", batch_id="msgbatch_1", ignore_if_missing="False").ignore_if_missing
+    with pytest.raises(ValueError, match="ignore_if_missing: got 'maybe'; it must be True or False"):
+        operator(task_id="task", batch_id="msgbatch_1", ignore_if_missing="maybe")
+
+
+@pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
+def test_a_task_that_is_cleared_after_its_batch_was_deleted_names_the_option_for_that(
+    operator: Any, client: Any, ti: Any
+) -> None:
+    client.find.side_effect = client.cancel.side_effect = NotFoundError("No such batch.", status=404)
+    with pytest.raises(AirflowFailException, match=r"If it was deleted on purpose, set ignore_if_missing=True\.$"):
+        operator(task_id="task", batch_id="msgbatch_1").execute({"ti": ti})
 
 
 def test_a_delete_returns_the_id_and_pushes_batch_and_deletion(client: Any, ti: Any) -> None:

@@ -42,11 +42,26 @@ def test_all_of_the_base_sensor_s_options_are_there() -> None:
     assert (sensor.poke_interval, sensor.timeout, sensor.reschedule) == (120, 7200, True)
 
 
-@pytest.mark.parametrize("name", ["poke_interval", "timeout"])
-@pytest.mark.parametrize("value", [0, -1, "60", None, float("inf")])
+@pytest.mark.parametrize("name", ["poll_interval", "poke_interval", "timeout"])
+@pytest.mark.parametrize("value", [0, -1, "60", float("inf")])
 def test_another_duration_is_refused_when_the_dag_is_read(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{name}: got"):
         _sensor(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["poll_interval", "poke_interval"])
+def test_the_interval_has_this_provider_s_name_and_airflow_s(name: str) -> None:
+    assert _sensor(**{name: timedelta(minutes=2)}).poke_interval == 120
+    assert _sensor().poke_interval == 60
+    with pytest.raises(ValueError, match="poll_interval, poke_interval: both are given"):
+        _sensor(poll_interval=60, poke_interval=60)
+
+
+@pytest.mark.parametrize("name", ["start_from_trigger", "end_from_trigger"])
+def test_a_way_of_the_triggerer_without_deferrable_is_an_error_when_the_dag_is_parsed(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: it has no effect without deferrable=True"):
+        _sensor(**{name: True}, deferrable=False)
+    _sensor(default_args={name: True}, deferrable=False)
 
 
 @pytest.mark.parametrize("options", [{"mode": "sometimes"}, {"soft_fail": True, "never_fail": True}])
@@ -69,7 +84,7 @@ def test_a_wait_starts_in_the_triggerer_if_requested_and_airflow_can() -> None:
         assert BatchEndedTrigger(**args.trigger_kwargs).timeout == 50
 
 
-@pytest.mark.parametrize("options", [{}, {"deferrable": True}, {"start_from_trigger": True}])
+@pytest.mark.parametrize("options", [{}, {"deferrable": True}, {"default_args": {"start_from_trigger": True}}])
 def test_no_other_wait_does(options: dict[str, Any]) -> None:
     assert not _sensor(**options).start_from_trigger
 

@@ -255,6 +255,69 @@ async def test_lines_go_into_the_context_of_their_own_wait(life: Life) -> None:
     assert {(name, line.split()[1]) for name, line in lines} == {("first", "b0"), ("second", "b1")}
 
 
+class TestASecretsBackendThatIsDown:
+    @pytest.fixture(autouse=True)
+    def _pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "OPEN_PAUSES", (0.02, 0.1))
+
+    def fail(self, life: Life, times: int, error: Exception) -> None:
+        opened, life.opened = life.open, 0
+
+        async def open_client() -> Any:
+            if life.opened < times:
+                life.opened += 1
+                raise error
+            return await opened()
+
+        life.poller._open_client = open_client
+
+    async def test_for_a_moment_does_not_end_a_wait(self, life: Life) -> None:
+        self.fail(life, 3, RuntimeError("canary"))
+        life.client.end(0)
+        (outcome,) = await life.wait(0)
+        assert outcome.status == "ended"
+        assert "The connection cannot be used (RuntimeError). Retrying in" in life.lines[0]
+        assert "canary" not in "".join(life.lines)
+
+    async def test_is_asked_once_for_all_waits(self, life: Life) -> None:
+        self.fail(life, 1, RuntimeError())
+        life.client.end(*range(20))
+        await asyncio.gather(*(life.wait(number) for number in range(20)))
+        assert life.opened == 2
+
+    @pytest.mark.parametrize("seen", [True, False])
+    async def test_until_the_end_of_the_wait_or_for_a_minute_before_it_has_seen_its_batch_ends_it(
+        self, seen: bool, life: Life, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "UNSEEN_SECONDS", 0.1)
+        self.fail(life, 10**6, RuntimeError("down"))
+        began = time.time()
+        with pytest.raises(RuntimeError, match="down"):
+            await life.wait(0, timeout=0.5 if seen else 30, **({"seen_since": 0.0} if seen else {}))
+        assert (time.time() - began > 0.3) is seen
+
+    async def test_is_not_waited_for_if_the_connection_is_wrong(self, life: Life) -> None:
+        self.fail(life, 10**6, InvalidArgumentError("password", "is missing"))
+        with pytest.raises(InvalidArgumentError):
+            await life.wait(0, seen_since=0.0)
+        assert life.opened == 1
+
+
+class TestAServerThatNeverFinishesItsAnswer:
+    @pytest.mark.parametrize("numbers", [(0,), (0, 1, 2)])
+    async def test_holds_no_wait_beyond_its_end(
+        self, numbers: tuple[int, ...], life: Life, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def retrieve(batch_id: str) -> MessageBatch:
+            await asyncio.sleep(3600)
+            raise AssertionError
+
+        monkeypatch.setattr(module, "LATE", 0.1)
+        life.retrieve_by(retrieve)
+        outcomes = await asyncio.wait_for(life.wait(*numbers, timeout=0.1), 5)
+        assert [outcome.status for outcome in outcomes] == ["timeout"] * len(numbers)
+
+
 class TestSeveralBatches:
     async def test_are_one_wait_that_ends_with_the_last(self, life: Life) -> None:
         task = life.wait(0, 1, 2)
