@@ -229,8 +229,10 @@ class TeardownBatchesOperator(SelectingOperator):
             note = {"batch_ids": chosen, "seen_since": oldest, "asked": asked, "finished": False}
             memory.set(_CHOSEN, note)
             if memory.get(_CHOSEN) != note:
-                # A try that Airflow has given up may not store anything, and is not told so.
-                raise StoppedError("The selection cannot be stored: Airflow has given up this try. Nothing is touched.")
+                # To a try that it has given up, Airflow returns nothing, no matter what another try has stored.
+                raise StoppedError(
+                    "The selection cannot be read back: Airflow has given up this try. Nothing is touched."
+                )
         return [Record(batch.id) for batch in batches], batches
 
     def _memory(self, context: Context) -> TaskMemory | None:

@@ -150,7 +150,7 @@ def test_the_log_tells_how_the_wait_went_and_no_secret(page: Page, airflow: Real
     run_id = newest_run(airflow, "teardown_batch")
     page.goto(f"/dags/teardown_batch/runs/{run_id}/tasks/wait")
     log = page.get_by_role("code").first
-    for line in ("is canceling (100 requests, created", "waiting in the triggerer", "has ended: "):
+    for line in ("is canceling (100 requests, created", "The wait continues in the triggerer", "has ended: "):
         expect(log).to_contain_text(line)
     # Wraps the lines.
     page.keyboard.press("w")
