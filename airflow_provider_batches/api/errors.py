@@ -23,6 +23,8 @@ class BatchesError(Exception):
     evidence = Evidence(Proof.REFUSED)
     #: Whether an earlier attempt of the same call was not answered, so that it may have done its work.
     answer_was_lost = False
+    #: Whether the server's certificate was refused: the CA file may have been replaced since it was read.
+    untrusted = False
     #: What to do about it; settings are named in braces.
     hint = ""
 

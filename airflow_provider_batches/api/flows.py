@@ -97,12 +97,13 @@ class Flows:
             except BatchesError as error:
                 self.throttle.on_error(error)
                 evidence = error.evidence
+                stale = evidence.proof is Proof.KEY_REFUSED or error.untrusted
                 retry = retry or self._retry(retries, doubt)
                 may_exist = call.creates and evidence.in_doubt
                 pause = None if may_exist else retry.pause(error)
                 if pause is None:
                     error.answer_was_lost = lost
-                    if retries == 0 and doubt and evidence.proof is Proof.KEY_REFUSED:
+                    if retries == 0 and doubt and stale:
                         # Who polls asks again later.
                         yield Renew()
                     if retry.failures > 1:
@@ -115,7 +116,7 @@ class Flows:
                 self.throttle.on_answer()
                 return answer
             yield Pause(pause)
-            if evidence.proof is Proof.KEY_REFUSED:
+            if stale:
                 yield Renew()
 
     def _retry(self, retries: int | None, doubt: bool) -> Retry:

@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     model_validator,
@@ -74,7 +75,7 @@ def _base_url(value: str) -> str:
     if url is None or url.netloc.endswith(":") or "\\" in text:
         raise ValueError("must be a URL like https://api.anthropic.com, or a host name with or without a port")
     if url.username is not None or url.password is not None:
-        raise ValueError("must not hold a user or a password; the key belongs in api_key")
+        raise ValueError("must not hold a user or a password; the key has a setting of its own")
     if "?" in text or "#" in text:
         raise ValueError("must not have a query or a fragment")
     if url.path.endswith("/v1") or "/v1/messages" in url.path:
@@ -95,7 +96,7 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
         if not _HEADER_NAME.match(name) or not _HEADER_VALUE.match(text):
             raise ValueError(f"{name!r} is not a header, or its value is not printable ASCII")
         if name.lower() in _OWN_HEADERS:
-            raise ValueError(f"{name!r} is set by the client; the key belongs in api_key")
+            raise ValueError(f"{name!r} is set by the client; the key has a setting of its own")
     return value
 
 
@@ -156,6 +157,19 @@ class ClientSettings(BaseModel):
     allow_http: bool = False
     user_agent: HeaderText = "airflow-provider-batches"
     labels: Mapping[str, str] = Field(default={}, repr=False)
+    #: Tells a CA file from the one that replaces it.
+    _ca_file: tuple[int, int] | None = PrivateAttr(default=None)
+
+    def model_post_init(self, _: Any) -> None:
+        """Note which CA file is meant."""
+        if isinstance(self.verify, str):
+            found = os.stat(self.verify)
+            self._ca_file = (found.st_mtime_ns, found.st_size)
+
+    @property
+    def trust(self) -> tuple[bool | str, tuple[int, int] | None]:
+        """What certificates are checked against."""
+        return self.verify, self._ca_file
 
     @model_validator(mode="after")
     def _consistent(self) -> ClientSettings:

@@ -57,6 +57,8 @@ class BatchesHook(BaseHook):
     def __init__(self, conn_id: str = default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.conn_id = conn_id
+        #: How error texts name the connection. None: by its ID.
+        self._name: str | None = None
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -76,10 +78,11 @@ class BatchesHook(BaseHook):
     def read_settings(self) -> ClientSettings:
         """Return what the connection says at this moment; its secrets are masked in all logs from now on."""
         connection: Any = self.get_connection(self.conn_id)
-        for secret in (connection.password, os.environ.get("ANTHROPIC_API_KEY")):
+        variables = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+        for secret in (connection.password, connection.login, *map(os.environ.get, variables)):
             if secret:
                 mask_secret(secret)
-        settings = read_settings(connection, os.environ)
+        settings = read_settings(connection, os.environ, self._name)
         for secret in settings.secrets():
             mask_secret(secret)
         return settings
@@ -200,6 +203,8 @@ class BatchesHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the API accepts the connection's key, and a text for the person who asked."""
+        # Airflow's form tests a connection under an ID that it makes up.
+        self._name = "this connection"
         try:
             page = self.get_conn().page(Pager(1), retries=0, doubt=False).batches()
         except BatchesError as error:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import platform as python_platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from difflib import get_close_matches
+from ipaddress import IPv6Address
 from typing import Any, Protocol
 
 from airflow_provider_batches import __version__
@@ -34,24 +37,39 @@ class ConnectionLike(Protocol):
     conn_type: str
     host: str | None
     port: int | None
+    login: str | None
+    schema: str | None
     password: str | None
     extra: str | None
 
 
-def read_settings(connection: ConnectionLike, environment: Mapping[str, str]) -> ClientSettings:
+def read_settings(
+    connection: ConnectionLike, environment: Mapping[str, str], name: str | None = None
+) -> ClientSettings:
     """Return the settings that a connection holds; empty fields count as absent.
 
+    The environment's key belongs to the environment's URL: both are used, or neither.
+
     :param connection: Of type `anthropic_batches`, or of the official provider's type `anthropic`.
-    :param environment: Where `ANTHROPIC_API_KEY` is looked up if the connection has no password.
+    :param environment: Where `ANTHROPIC_API_KEY` or `ANTHROPIC_AUTH_TOKEN`, and `ANTHROPIC_BASE_URL`, are looked up if
+        the connection has neither key nor host.
+    :param name: How error texts name the connection. Default: by its ID.
     :raises InvalidArgumentError: A field is wrong; the message names the connection, the field and what is allowed.
     """
-    where, name = f"Connection {connection.conn_id!r}", f"connection {connection.conn_id!r}"
-    if connection.conn_type not in ("anthropic_batches", "anthropic"):
+    name = name or f"connection {connection.conn_id!r}"
+    where, conn_type = name[:1].upper() + name[1:], (connection.conn_type or "").replace("-", "_")
+    if conn_type not in ("anthropic_batches", "anthropic"):
         # Or the password of any connection whose ID a person types into a form would be sent to the API.
+        hint = "" if conn_type else " In a URI, write anthropic-batches://, since a scheme cannot hold '_'."
         raise InvalidArgumentError(
-            where, f"its type is {connection.conn_type!r}; it must be 'anthropic_batches' or 'anthropic'."
+            where, f"its type is {connection.conn_type!r}; it must be 'anthropic_batches' or 'anthropic'.{hint}"
         )
-    is_official = connection.conn_type == "anthropic"
+    is_official = conn_type == "anthropic"
+    if connection.login and not is_official:
+        raise InvalidArgumentError(
+            where,
+            "login is set, which has no meaning. Put the key into the password; in a URI, write a colon before it.",
+        )
     values = (_official_values if is_official else _values)(where, _extra(where, connection.extra))
     labels = {field: f"extra.{field} of {name}" for field in EXTRA_FIELDS}
     labels |= {"api_key": f"password of {name}", "base_url": f"host of {name}"}
@@ -59,18 +77,38 @@ def read_settings(connection: ConnectionLike, environment: Mapping[str, str]) ->
         # If the connection holds arguments for the official client, these win.
         keys = {field: key for key, field in _OFFICIAL_KWARGS.items() if field in values}
         labels |= {field: f"extra.anthropic_client_kwargs.{key} of {name}" for field, key in keys.items()}
-    if "api_key" not in values and not connection.password:
-        labels["api_key"] = "ANTHROPIC_API_KEY in the environment"
-    values.setdefault("api_key", connection.password or environment.get("ANTHROPIC_API_KEY"))
-    if not values["api_key"]:
+    if connection.password:
+        values.setdefault("api_key", connection.password)
+    if url := _url(where, connection):
+        values.setdefault("base_url", url)
+    if "api_key" not in values:
+        for field, value, variable in _from_environment(where, environment, values.get("base_url")):
+            values.setdefault(field, value)
+            labels[field] = f"{variable} in the environment"
+    return ClientSettings.parse(user_agent=USER_AGENT, labels=labels, **values)
+
+
+def _from_environment(where: str, environment: Mapping[str, str], base_url: object) -> Iterator[tuple[str, str, str]]:
+    """Yield each setting, its value and its variable."""
+    variables = {"ANTHROPIC_API_KEY": "x-api-key", "ANTHROPIC_AUTH_TOKEN": "bearer"}
+    variable = next((each for each in variables if environment.get(each)), None)
+    if variable is None:
         raise InvalidArgumentError(
             where,
             "it has no API key. Put it into the password, or set ANTHROPIC_API_KEY in the environment of the workers "
             "and the triggerer.",
         )
-    if "base_url" not in values and (url := _url(where, connection)):
-        values["base_url"] = url
-    return ClientSettings.parse(user_agent=USER_AGENT, labels=labels, **values)
+    own = environment.get("ANTHROPIC_BASE_URL")
+    if base_url is not None and str(base_url).rstrip("/") != (own or "").rstrip("/"):
+        raise InvalidArgumentError(
+            where,
+            f"it has a host, but no API key, and {variable} of the environment belongs to "
+            f"{'ANTHROPIC_BASE_URL' if own else 'https://api.anthropic.com'}. Put the host's key into the password.",
+        )
+    yield "api_key", environment[variable], variable
+    yield "auth_scheme", variables[variable], variable
+    if own:
+        yield "base_url", own, "ANTHROPIC_BASE_URL"
 
 
 def _extra(where: str, text: str | None) -> dict[str, Any]:
@@ -85,9 +123,12 @@ def _extra(where: str, text: str | None) -> dict[str, Any]:
 
 
 def _values(where: str, extra: dict[str, Any]) -> dict[str, Any]:
-    unknown = ", ".join(map(repr, sorted(set(extra) - set(EXTRA_FIELDS))))
-    if unknown:
-        raise InvalidArgumentError(where, f"extra has unknown keys: {unknown}. Supported: {', '.join(EXTRA_FIELDS)}.")
+    if unknown := sorted(set(extra) - set(EXTRA_FIELDS)):
+        hints = "".join(f" {_hint(key)}" for key in unknown)
+        raise InvalidArgumentError(
+            where,
+            f"extra has unknown keys: {', '.join(map(repr, unknown))}.{hints} Supported: {', '.join(EXTRA_FIELDS)}.",
+        )
     values = {name: value for name, value in extra.items() if value not in (None, "", {}, [])}
     for name in ("headers", "secret_headers"):
         if isinstance(text := values.get(name), str):
@@ -95,6 +136,14 @@ def _values(where: str, extra: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(values.get(name, {}), dict):
             raise InvalidArgumentError(where, f"extra.{name} must be a JSON object of strings.")
     return values
+
+
+def _hint(key: str) -> str:
+    """Return where the value of an unknown key belongs."""
+    for names, field in (("api_key key token auth_token password", "password"), ("base_url url endpoint", "host")):
+        if key.lower() in names.split():
+            return f"Put {key!r} into the {field}."
+    return "".join(f"Is {key!r} meant to be {close!r}?" for close in get_close_matches(key, EXTRA_FIELDS, 1))
 
 
 def _json(text: str) -> Any:
@@ -124,13 +173,24 @@ def _official_values(where: str, extra: dict[str, Any]) -> dict[str, Any]:
 
 
 def _url(where: str, connection: ConnectionLike) -> str | None:
-    host = (connection.host or "").strip()
-    if not host or connection.port is None:
-        return host or None
+    host, port, path = (connection.host or "").strip(), connection.port, (connection.schema or "").strip("/ ")
+    if not host:
+        if path or port not in (None, 443):
+            field = "schema" if path else "port"
+            raise InvalidArgumentError(where, f"{field} is set, but host is not. Set the host, or leave {field} empty.")
+        return None
     scheme, _, rest = host.rpartition("://")
-    name, slash, path = rest.partition("/")
-    if ":" not in name.rpartition("]")[2]:
-        return f"{scheme or 'https'}://{name}:{connection.port}{slash}{path}"
-    if name.rpartition(":")[2] != str(connection.port):
-        raise InvalidArgumentError(where, f"host names another port than the field port ({connection.port}).")
-    return host
+    if path in ("http", "https") and not scheme:
+        # As Airflow's HTTP connections have it.
+        scheme, path = path, ""
+    name, slash, inner = rest.partition("/")
+    with suppress(ValueError):
+        name = f"[{IPv6Address(name)}]"
+    if port is not None:
+        _, colon, named = name.rpartition("]")[2].rpartition(":")
+        if colon and named != str(port):
+            raise InvalidArgumentError(where, f"host names another port than the field port ({port}).")
+        name = name if colon else f"{name}:{port}"
+    url = f"{scheme or 'https'}://{name}{slash}{inner}"
+    # The path of a connection's URI.
+    return f"{url.rstrip('/')}/{path}" if path else url

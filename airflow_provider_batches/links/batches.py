@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from airflow.sdk import BaseOperatorLink
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 #: The console's list of a workspace's batches; no link to a single batch is documented.
-CONSOLE_URL = "https://platform.claude.com/workspaces/default/batches"
+CONSOLE_URL = "https://platform.claude.com/workspaces/{}/batches"
 
 
 class BatchesConsoleLink(BaseOperatorLink):
@@ -20,5 +22,8 @@ class BatchesConsoleLink(BaseOperatorLink):
     name = "Message Batches console"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the console's address; the same for every task, so that it never fails."""
-        return CONSOLE_URL
+        """Return the address of the workspace that the task's connection names; it never fails."""
+        workspace = None
+        with suppress(Exception):
+            workspace = operator.hook.settings.workspace_id  # type: ignore[attr-defined]
+        return CONSOLE_URL.format(quote(workspace or "default", safe=""))

@@ -229,6 +229,8 @@ class Folder:
     def _remove(self, path: str) -> None:
         try:
             self._fs.rm_file(path)
+        except FileNotFoundError:  # somebody else has
+            pass
         except Exception as error:
             log.warning("Could not remove %s, which is not needed any more (%s)", path, type(error).__name__)
 

@@ -205,8 +205,9 @@ def test_the_official_clients_own_arguments_win_there(api: Emulator, connect: Co
 def test_a_missing_key_is_taken_from_the_environment(
     api: Emulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect(host=api.url, password=None)
+    connect(host=None, password=None)
     monkeypatch.setenv("ANTHROPIC_API_KEY", str(api.api_key))
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", api.url)
     assert BatchesHook().test_connection()[0]
 
 
@@ -229,7 +230,7 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("workspace", {"extra": {"workspace_id": "ä"}}, ("workspace_id", "printable ASCII")),
     ("headers text", {"extra": {"headers": "x-team: search"}}, ("headers", "JSON object of strings")),
     ("headers list", {"extra": {"headers": ["x-team"]}}, ("headers", "JSON object of strings")),
-    ("headers key", {"extra": {"headers": {"x-api-key": "k"}}}, ("headers", "'x-api-key'", "api_key")),
+    ("headers key", {"extra": {"headers": {"x-api-key": "k"}}}, ("headers", "'x-api-key'", "a setting of its own")),
     ("headers name", {"extra": {"headers": {"x team": "k"}}}, ("headers", "'x team'", "printable ASCII")),
     (
         "headers auth",
@@ -296,7 +297,12 @@ def test_a_wrong_value_names_connection_field_and_what_is_allowed(
     text = str(caught.value)
     assert "connection 'wrong'" in text.replace("Connection", "connection")
     assert [part for part in says if part not in text] == [], text
-    assert hook.test_connection() == (False, text)
+    works, tested = BatchesHook("wrong").test_connection()
+    # In the form, the connection has an ID that Airflow makes up.
+    assert (works, tested) == (
+        False,
+        text.replace("Connection 'wrong'", "This connection").replace("connection 'wrong'", "this connection"),
+    )
 
 
 async def test_a_wrong_value_is_the_same_error_for_the_async_client(connect: Connect) -> None:
@@ -319,8 +325,8 @@ def test_the_connection_test_makes_one_cheap_call(api: Emulator) -> None:
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (Fault(status=401), ("401", "Check password of connection 'anthropic_default'")),
-        (Fault(status=403), ("403", "Check password of connection 'anthropic_default'")),
+        (Fault(status=401), ("401", "Check password of this connection")),
+        (Fault(status=403), ("403", "Check password of this connection")),
         (Fault(status=500), ("500",)),
         (Fault(html=True), ("502",)),
         (Fault(drop=True), ("no answer from http://127.0.0.1",)),

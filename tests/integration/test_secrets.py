@@ -259,7 +259,8 @@ def test_the_environment_s_key(
     api: Emulator, connect: Callable[..., str], run: Any, seen: Seen, monkeypatch: Any
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    connect(password=None, host=api.url)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", api.url)
+    connect(password=None, host=None)
     for name, batch_id in _batches(api).items():
         seen.add_run(run(CancelBatchOperator, batch_id=batch_id))
         seen.add(name)

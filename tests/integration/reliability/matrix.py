@@ -207,7 +207,7 @@ _NO_BATCHES = f"Check host {_CONNECTION}: it serves no batches"
 _FIREWALL = f"a proxy or firewall answered. Check host {_CONNECTION}"
 _REDIRECT = f"Redirects are not followed, so that no other host sees the key: set host {_CONNECTION}"
 _CERTIFICATE = f"Name the CA file of whoever signed the host's certificate in extra.verify {_CONNECTION}"
-_UNREADABLE = "with an unreadable body"
+_UNREADABLE = "status 200 with an"
 _NOT_THIS_CALL = "the API knows the batch, but answers 404 to this call"
 
 ERRORS: dict[type[BatchesError], Kind] = {

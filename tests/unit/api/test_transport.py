@@ -214,6 +214,6 @@ class TestTheTLSContext:
     @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https://127.0.0.1:1"])
     def test_is_made_only_if_it_is_needed(self, url, monkeypatch):
         made = []
-        monkeypatch.setattr(transport, "tls_context", lambda verify: made.append(verify) or tls_context(verify))
+        monkeypatch.setattr(transport, "tls_context", lambda verify, *_: made.append(verify) or tls_context(verify))
         BatchesClient(settings(base_url=url))
         assert made == [url.startswith("https")]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -16,6 +16,8 @@ class Connection:
     conn_type: str = "anthropic_batches"
     host: str | None = None
     port: int | None = None
+    login: str | None = None
+    schema: str | None = None
     password: str | None = "sk-ant-1"
     extra: str | None = None
 
@@ -127,3 +129,64 @@ def test_what_the_official_connection_holds_for_others_is_passed_over() -> None:
 def test_the_password_of_a_connection_of_another_type_is_not_sent_anywhere(conn_type: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="must be 'anthropic_batches' or 'anthropic'"):
         _read(conn_type=conn_type)
+
+
+@pytest.mark.parametrize(
+    ("fields", "base_url"),
+    [
+        ({"host": "gw.example.com", "schema": "anthropic"}, "https://gw.example.com/anthropic"),
+        ({"host": "gw.example.com/a", "schema": "b"}, "https://gw.example.com/a/b"),
+        ({"host": "gw.example.com", "port": 8443, "schema": "a/b"}, "https://gw.example.com:8443/a/b"),
+        ({"host": "gw.example.com", "schema": "https"}, "https://gw.example.com"),
+        ({"host": "::1", "port": 8182}, "https://[::1]:8182"),
+        ({"host": "fd00::1"}, "https://[fd00::1]"),
+        ({"host": "https://fd00::1/a", "port": 5}, "https://[fd00::1]:5/a"),
+        ({"host": "[::1]:8182", "port": 8182}, "https://[::1]:8182"),
+        ({"host": "http://[::1]"}, "http://[::1]"),
+    ],
+)
+def test_a_host_of_a_uri_is_used_with_its_path_and_its_ipv6_address(fields: dict[str, Any], base_url: str) -> None:
+    assert _read(**fields).base_url == base_url
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"schema": "anthropic"}, "schema is set, but host is not"),
+        ({"port": 8182}, "port is set, but host is not"),
+        ({"login": "sk-ant-canary"}, "login is set, which has no meaning. Put the key into the password"),
+        ({"host": "[::1]:1", "port": 2}, "host names another port"),
+        ({"conn_type": ""}, "its type is ''.*In a URI, write anthropic-batches://"),
+        ({"extra": {"api_key": "sk-ant-canary"}}, "unknown keys: 'api_key'. Put 'api_key' into the password"),
+        ({"extra": {"base_url": "sk-ant-canary"}}, "Put 'base_url' into the host"),
+        ({"extra": {"time_out": 5}}, "Is 'time_out' meant to be 'timeout'"),
+    ],
+)
+def test_what_would_be_dropped_silently_is_refused_with_a_remedy(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^Connection 'here': .*{says}") as caught:
+        _read(**fields)
+    assert "canary" not in str(caught.value)
+
+
+def test_a_type_with_a_dash_is_the_same() -> None:
+    assert _read(conn_type="anthropic-batches").api_key
+
+
+class TestTheEnvironment:
+    GATEWAY: ClassVar = {"ANTHROPIC_API_KEY": "sk-gw", "ANTHROPIC_BASE_URL": "https://gw.example.com"}
+
+    def test_s_key_is_sent_to_its_own_url(self) -> None:
+        read = _read(self.GATEWAY, password=None)
+        assert (read.base_url, read.api_key.get_secret_value()) == ("https://gw.example.com", "sk-gw")
+        assert _read(self.GATEWAY, password=None, host="https://gw.example.com/").base_url == "https://gw.example.com"
+
+    @pytest.mark.parametrize("environment", [GATEWAY, {"ANTHROPIC_API_KEY": "sk-1"}])
+    def test_s_key_is_not_sent_to_another_host(self, environment: dict[str, str]) -> None:
+        with pytest.raises(InvalidArgumentError, match="it has a host, but no API key"):
+            _read(environment, password=None, host="other.example.com")
+
+    def test_s_url_is_not_used_with_the_connection_s_key(self) -> None:
+        assert _read(self.GATEWAY).base_url == "https://api.anthropic.com"
+
+    def test_s_token_is_sent_as_one(self) -> None:
+        assert _read({"ANTHROPIC_AUTH_TOKEN": "t-1"}, password=None).auth_scheme == "bearer"

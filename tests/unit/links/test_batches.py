@@ -17,7 +17,7 @@ TASKS: list[tuple[Any, dict[str, Any]]] = [
     (BatchEndedSensor, {"batch_id": None}),
     (SaveBatchResultsOperator, {"batch_id": "msgbatch_1", "path": "/results"}),
     (ListBatchesOperator, {"older_than": "P1D"}),
-    (TeardownBatchesOperator, {"older_than": "P1D"}),
+    (TeardownBatchesOperator, {"older_than": "P1D", "discard_results": True}),
 ]
 
 
@@ -27,8 +27,15 @@ def test_every_task_has_a_button_that_leads_to_the_console(task: Any, options: d
     (link,) = operator.operator_extra_links
     assert isinstance(link, BatchesConsoleLink)
     assert link.name == "Message Batches console"
-    assert link.get_link(operator, ti_key=None) == CONSOLE_URL  # type: ignore[arg-type]
+    assert link.get_link(operator, ti_key=None) == CONSOLE_URL.format("default")  # type: ignore[arg-type]
     assert CONSOLE_URL.startswith("https://platform.claude.com/")
+
+
+def test_it_leads_to_the_workspace_of_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = '{"workspace_id": "wrkspc_1"}'
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", f'{{"conn_type": "anthropic_batches", "password": "k", "extra": {extra}}}')
+    operator = CancelBatchOperator(task_id="task", batch_id="msgbatch_1", conn_id="other")
+    assert "/workspaces/wrkspc_1/" in BatchesConsoleLink().get_link(operator, ti_key=None)  # type: ignore[arg-type]
 
 
 def test_airflow_finds_it() -> None:
