@@ -106,7 +106,7 @@ def test_the_test_button_says_what_is_wrong_with_a_key(page: Page, api: Emulator
 
     failed = page.get_by_role("status").filter(has_text="Test Connection Failed")
     expect(failed).to_contain_text("401 authentication_error: invalid x-api-key (GET http://127.0.0.1:")
-    expect(failed).to_contain_text("Check password of connection")
+    expect(failed).to_contain_text("Check password of this connection")
 
 
 def test_a_malformed_id_is_refused_by_the_form(page: Page, airflow: RealAirflow) -> None:
