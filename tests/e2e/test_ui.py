@@ -164,7 +164,7 @@ def test_the_console_link_leads_to_the_console(page: Page, context: BrowserConte
     with context.expect_page() as opened:
         page.get_by_role("link", name="Message Batches console").click()
     expect(opened.value.get_by_role("heading", name="The console")).to_be_visible()
-    assert opened.value.url == CONSOLE_URL
+    assert opened.value.url == CONSOLE_URL.format("default")
     opened.value.close()
 
 
