@@ -70,7 +70,7 @@ def context(browser: Browser, airflow: RealAirflow) -> Iterator[BrowserContext]:
     """A browser in which the administrator is logged in, and which reaches this machine only."""
     context = browser.new_context(base_url=airflow.url, viewport={"width": 1280, "height": 800}, timezone_id="UTC")
     context.set_default_timeout(PATIENCE)
-    context.route(f"{CONSOLE_URL}**", lambda route: route.fulfill(body="<h1>The console</h1>"))
+    context.route(f"{CONSOLE_URL.format('default')}**", lambda route: route.fulfill(body="<h1>The console</h1>"))
     page = context.new_page()
     page.goto("/")
     page.get_by_label("Username").fill(airflow.username)
