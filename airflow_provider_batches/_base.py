@@ -65,10 +65,10 @@ class BatchesOperator(BaseOperator):
         )
 
 
-def check_effect(default_args: dict[str, Any] | None, name: str, needs: str) -> None:
-    """Refuse an option that would have no effect, unless it is a default of all tasks.
+def refuse_without_effect(default_args: dict[str, Any] | None, name: str, needs: str) -> None:
+    """Refuse an option that has no effect as the task is, unless it is a default of several tasks.
 
-    :param needs: What it has an effect with.
+    :param needs: What it would have an effect with.
     """
     if name not in (default_args or {}):
         raise ValueError(f"{name}: it has no effect without {needs}. Set that, too, or leave {name} out.")

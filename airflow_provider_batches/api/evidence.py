@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_provider_batches.api.endpoints import Call
 
-#: What is in each `details.error_code` of a refusal that lasts until somebody raises the limit.
+#: Part of each `details.error_code` of a refusal that lasts until somebody raises the limit.
 _SPEND_LIMIT = "spend_limit"
 #: What gateways answer for an API that is down, and an API that is overloaded.
 _UNAVAILABLE = (502, 503, 504, 529)

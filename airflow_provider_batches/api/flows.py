@@ -218,7 +218,7 @@ class Flows:
         batch = known or (yield from self.find(batch_id))
         if not batch.ended:
             raise BatchNotEndedError(batch, "has results")
-        # Whatever the batch says of its results, only a refusal proves that there are none.
+        # Only a refusal proves that there are no results; the fields of the batch do not.
         stream: Any = yield from self._settled(endpoints.results(batch_id), refused, batch.listed_since)
         return batch, stream
 

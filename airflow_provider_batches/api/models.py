@@ -25,7 +25,7 @@ from pydantic import (
 from airflow_provider_batches.api.errors import InvalidResponseError
 
 #: Earlier than any batch: a walk through the list down to it reads all of it.
-_EPOCH = datetime.fromtimestamp(0, timezone.utc)
+EPOCH = datetime.fromtimestamp(0, timezone.utc)
 
 
 def _if_readable(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
@@ -41,10 +41,10 @@ def _aware(value: Any, read: ValidatorFunctionWrapHandler) -> datetime | None:
     if time and time.tzinfo is None:
         time = time.replace(tzinfo=timezone.utc)
     # Some languages write "none" as the year 1, or as 0.
-    return time if time and time > _EPOCH else None
+    return time if time and time > EPOCH else None
 
 
-#: None if there is none, or none that can be read.
+#: None if the API sent no time, or one that cannot be read.
 Timestamp = Annotated[datetime | None, WrapValidator(_aware)]
 Text = Annotated[str | None, WrapValidator(_if_readable)]
 #: Reads a time without the batch that it belongs to.
@@ -132,7 +132,7 @@ class MessageBatch(_Answer):
     :param id: The batch's ID.
     :param processing_status: `in_progress`, `canceling`, `ended`, or a state that this package does not know.
     :param request_counts: How many requests are in which state.
-    :param created_at: When it was created. None, like each of the times below, if the API's word cannot be read.
+    :param created_at: When it was created. None, like the times below, if it is absent or cannot be read.
     :param expires_at: When the requests that have not ended by then expire, 24 hours after its creation.
     :param ended_at: When all requests had ended; None before.
     :param cancel_initiated_at: When somebody canceled it, None if nobody has.
@@ -159,7 +159,7 @@ class MessageBatch(_Answer):
     @property
     def listed_since(self) -> datetime:
         """Since when the list has the batch: its creation, or the epoch if that is not known."""
-        return self.created_at or _EPOCH
+        return self.created_at or EPOCH
 
     def snapshot(self) -> dict[str, Any]:
         """The batch as plain JSON types."""

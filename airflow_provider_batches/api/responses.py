@@ -68,15 +68,11 @@ def read_response(
         if call.batch_id and answer.id != call.batch_id:
             problem = f"the answer is about another batch, {shown(answer.id)}"
     except ValidationError as error:
-        said = error_in(body, redact)
-        problem = (
-            f"status {status} with an error, {said}"
-            if said
-            else (
-                f"status {status} with an unreadable body: {_problems(error)}; "
-                f"it begins {_excerpt(_decoded(response), redact)!r}"
-            )
-        )
+        if said := error_in(body, redact):
+            problem = f"status {status} with an error, {said}"
+        else:
+            begins = _excerpt(_decoded(response), redact)
+            problem = f"status {status} with an unreadable body: {_problems(error)}; it begins {begins!r}"
     if problem:
         request_id = _line(request_id, redact)
         text = _text(call, settings, problem, request_id, "" if request_id else _FOREIGN)

@@ -12,7 +12,7 @@ from airflow_provider_batches.api.errors import ResultsTruncatedError
 from airflow_provider_batches.api.models import BatchResult, MessageBatch, read_model
 from airflow_provider_batches.api.responses import error_in
 
-#: How each line begins that the API writes.
+#: How the API begins each line.
 _RESULT = re.compile(rb'\s*\{\s*"custom_id"\s*:\s*"([\w-]+)"\s*,\s*"result"\s*:\s*\{')
 
 

@@ -14,12 +14,13 @@ from airflow_provider_batches._base import (
     IF_DELETED,
     BatchTask,
     airflow_errors,
-    check_effect,
     is_retry,
+    refuse_without_effect,
     run_start,
     time_to_wait,
 )
 from airflow_provider_batches.api import BatchNotEndedError, NotFoundError
+from airflow_provider_batches.api.models import EPOCH
 from airflow_provider_batches.hooks.batches import (
     DEFAULT_POLL_INTERVAL,
     DEFAULT_TIMEOUT,
@@ -71,8 +72,8 @@ class CancelBatchOperator(BatchTask):
         self.ignore_if_missing = read_flag("ignore_if_missing", ignore_if_missing)
         self.wait_for_completion = read_flag("wait_for_completion", wait_for_completion)
         self.deferrable = read_flag("deferrable", deferrable)
-        if deferrable and not (wait_for_completion or DEFAULT_DEFERRABLE):
-            check_effect(kwargs.get("default_args"), "deferrable", "wait_for_completion=True")
+        if self.deferrable and not (self.wait_for_completion or DEFAULT_DEFERRABLE):
+            refuse_without_effect(kwargs.get("default_args"), "deferrable", "wait_for_completion=True")
         self.poll_interval = read_seconds("poll_interval", poll_interval)
         self.timeout = read_seconds("timeout", timeout)
 
@@ -151,7 +152,7 @@ class DeleteBatchOperator(BatchTask):
             try:
                 client = self.hook.get_conn()
                 # An earlier try may have seen it, however old it is: then the whole list must not have it.
-                seen = datetime.fromtimestamp(0, timezone.utc) if retried else None
+                seen = EPOCH if retried else None
                 batch = client.find(batch_id, seen, confirm=self.ignore_if_missing)
                 self._push_batch(context, batch.snapshot())
                 if not batch.ended:

@@ -187,9 +187,8 @@ class TeardownBatchesOperator(SelectingOperator):
 
         :param rendered: Whether Airflow has rendered the arguments. If not, what a template hides is not checked.
         """
-        hides_discard, hides_report = (
-            not rendered and is_template(x) for x in (self.discard_results, self.report_only)
-        )
+        hides_discard = not rendered and is_template(self.discard_results)
+        hides_report = not rendered and is_template(self.report_only)
         discards = not hides_discard and read_flag("discard_results", self.discard_results)
         report_only = not hides_report and read_flag("report_only", self.report_only)
         saves = "save_results_to" in self._given

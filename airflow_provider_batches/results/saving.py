@@ -6,6 +6,7 @@ only both together are a saved batch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
@@ -93,7 +93,9 @@ class Saver:
         """Return the name of a batch's files, without their suffix."""
         name = self._name or quote(check_batch_id(batch_id), safe="")
         # A file's name has 255 bytes at most, and no whole name has a "+".
-        return name if len(name) <= 200 or self._name else f"{name[:150]}+{sha256(name.encode()).hexdigest()[:32]}"
+        return (
+            name if len(name) <= 200 or self._name else f"{name[:150]}+{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+        )
 
     def save(self, client: api.BatchesClient, batch: api.MessageBatch) -> Saved:
         """Return the batch's saved results. They are fetched unless they are saved already, and whole.
@@ -141,12 +143,12 @@ class Saver:
             return
         name = self.name(batch_id)
         try:
-            size, digested = digest(self._until_stopped(self.folder.pieces(f"{name}.jsonl")))
+            size, sha256 = digest(self._until_stopped(self.folder.pieces(f"{name}.jsonl")))
         except FileNotFoundError:
             raise SavedFileError(f"{saved.path} does not exist.") from None
         if size != saved.size:
             raise SavedFileError(f"{saved.path} has {size} bytes instead of {saved.size}.")
-        if digested != saved.record["sha256"]:
+        if sha256 != saved.record["sha256"]:
             raise SavedFileError(f"{saved.path} has another SHA-256 than the results had when they were fetched.")
         self.folder.settle(f"{name}.jsonl")
         self.folder.settle(f"{name}.json")
@@ -201,8 +203,8 @@ class Saver:
         name, missing, found = self.name(batch.id), None, _UNSAVED
         try:
             with client.open_results(batch.id, batch) as results, self.folder.writing(f"{name}.jsonl") as file:
-                size, digested = digest(self._until_stopped(results), file.write)
-                found = {"lines": results.lines, "size": size, "sha256": digested, "request_id": results.request_id}
+                size, sha256 = digest(self._until_stopped(results), file.write)
+                found = {"lines": results.lines, "size": size, "sha256": sha256, "request_id": results.request_id}
                 self._check_owner(batch.id)
         except api.ResultsUnavailableError:
             missing = "archived"

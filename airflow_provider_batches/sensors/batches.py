@@ -19,7 +19,7 @@ from airflow_provider_batches._base import (
     IF_DELETED,
     BatchTask,
     airflow_errors,
-    check_effect,
+    refuse_without_effect,
     time_to_wait,
 )
 from airflow_provider_batches._compat import (
@@ -94,11 +94,10 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         timeout: float | timedelta = DEFAULT_TIMEOUT,
         **kwargs: Any,
     ) -> None:
-        intervals = {"poll_interval": poll_interval, "poke_interval": poke_interval}
-        given = {name: value for name, value in intervals.items() if value is not None}
-        if len(given) > 1:
+        if poll_interval is not None and poke_interval is not None:
             raise ValueError("poll_interval, poke_interval: both are given. Set one of them: they mean the same.")
-        name, interval = next(iter(given.items()), ("poll_interval", DEFAULT_POLL_INTERVAL))
+        name = "poll_interval" if poke_interval is None else "poke_interval"
+        interval = next((each for each in (poll_interval, poke_interval) if each is not None), DEFAULT_POLL_INTERVAL)
         super().__init__(
             batch_id=batch_id,
             conn_id=conn_id,
@@ -111,26 +110,23 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         self.ignore_if_missing = read_flag("ignore_if_missing", ignore_if_missing)
         self.cancel_on_kill = read_flag("cancel_on_kill", cancel_on_kill)
         self.end_from_trigger = read_flag("end_from_trigger", end_from_trigger)
-        ways = {"start_from_trigger": start_from_trigger, "end_from_trigger": end_from_trigger}
-        for way in (name for name, value in ways.items() if read_flag(name, value) and not deferrable):
-            check_effect(kwargs.get("default_args"), way, "deferrable=True")
+        start_from_trigger = read_flag("start_from_trigger", start_from_trigger)
+        ways = {"start_from_trigger": start_from_trigger, "end_from_trigger": self.end_from_trigger}
+        for way, is_set in ways.items():
+            if is_set and not self.deferrable:
+                refuse_without_effect(kwargs.get("default_args"), way, "deferrable=True")
         self._timed_out = False
-        self._wants_trigger_start = deferrable and start_from_trigger
+        self._wants_trigger_start = self.deferrable and start_from_trigger
         # A mapped task begins on a worker, which can read XComs.
         if self._wants_trigger_start and not getattr(self, "_BaseOperator__from_mapped", False):
             _check_start_from_trigger(batch_id=batch_id, conn_id=conn_id)
         self.start_from_trigger = self._wants_trigger_start and STARTS_FROM_TRIGGER
         if self.start_from_trigger:
             seconds = time_to_wait(self, self.timeout)
-            fields = {
-                "batch_id": batch_id,
-                "conn_id": conn_id,
-                "poll_interval": self._longest_pause,
-                "timeout": seconds,
-            }
+            given = {"batch_id": batch_id, "conn_id": conn_id, "poll_interval": self._longest_pause, "timeout": seconds}
             self.start_trigger_args = StartTriggerArgs(
                 trigger_cls=f"{BatchEndedTrigger.__module__}.{BatchEndedTrigger.__qualname__}",
-                trigger_kwargs={**fields, **self._trigger_options},
+                trigger_kwargs={**given, **self._trigger_options},
                 next_method="execute_complete",
                 timeout=timedelta(seconds=seconds + BACKSTOP),
             )

@@ -22,8 +22,8 @@ from airflow_provider_batches.api.errors import BatchesError, InvalidArgumentErr
 
 log = logging.getLogger(__name__)
 
-#: The schemes that are tested, and the package that brings each.
-STORES = {
+#: The schemes that an error recommends, and the package that brings each.
+_STORES = {
     "file": "",
     "s3": "apache-airflow-providers-amazon[s3fs]",
     "gs": "apache-airflow-providers-google",
@@ -46,7 +46,7 @@ _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 
 class StorageError(BatchesError):
-    """A store did not do what it was asked for."""
+    """A store could not read, write or remove a file."""
 
     retryable = True
 
@@ -70,8 +70,8 @@ class Folder:
             self._path = ObjectStoragePath(text)
             self._fs = self._path.fs
         except (ImportError, ValueError, KeyError, TypeError) as error:
-            package = STORES.get(scheme)
-            remedy = f"pip install '{package}'" if package else f"use one of {', '.join(STORES)}"
+            package = _STORES.get(scheme)
+            remedy = f"pip install '{package}'" if package else f"use one of {', '.join(_STORES)}"
             raise InvalidArgumentError(
                 argument, f"got {shown(uri)}; Airflow cannot open {scheme}:// ({error}). Remedy: {remedy}."
             ) from None

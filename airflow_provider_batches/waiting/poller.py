@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from airflow_provider_batches.api import APIConnectionError, AsyncBatchesClient, InvalidArgumentError
+from airflow_provider_batches.api.retry import backoff
 from airflow_provider_batches.waiting.outcome import Outcome
 from airflow_provider_batches.waiting.pending import PendingWait
 from airflow_provider_batches.waiting.reader import Reader
@@ -24,8 +25,8 @@ PROGRESS = 60.0
 MAX_SLEEP = 86_400.0
 #: Seconds after its end at which a wait is given up although a call for it is in flight.
 LATE = 30.0
-#: Seconds between attempts to open the client, from the first to the longest pause.
-OPEN_PAUSES = (2.0, 60.0)
+#: Seconds for which waits share a failure to open the client: one lookup of the connection for all.
+SHARED_FAILURE = 1.0
 #: Seconds for which opening the client is retried for a wait that has not seen its batch.
 UNSEEN_SECONDS = 60.0
 
@@ -107,8 +108,7 @@ class Poller:
                 try:
                     self._client = await self._open_client()
                 except Exception as error:
-                    # One lookup for all waits that come while it fails.
-                    self._failure, self._failed_until = error, time.time() + OPEN_PAUSES[0] / 2
+                    self._failure, self._failed_until = error, time.time() + SHARED_FAILURE
                     raise
                 # In an empty context: with that of the first wait, its log would be everybody's.
                 run = self._run(Reader(self._client, self._list_failures))
@@ -117,7 +117,7 @@ class Poller:
 
     async def _start_for(self, waits: Sequence[Wait], log: Callable[[str], Any]) -> AsyncBatchesClient:
         """Start, and retry as in an outage: the connection may come from a secrets backend that is down."""
-        pause, longest = OPEN_PAUSES
+        attempt, logged = 0, ""
         seen = any(wait.seen_since is not None for wait in waits)
         until = min((wait.end_time for wait in waits), default=0.0)
         until = until if seen else min(until, time.time() + UNSEEN_SECONDS)
@@ -127,12 +127,15 @@ class Poller:
             except InvalidArgumentError:
                 raise
             except Exception as error:
+                attempt += 1
+                pause, name = backoff(attempt), type(error).__name__
                 if time.time() + pause > until:
                     raise
-                # Its text may hold anything.
-                log(f"The connection cannot be used ({type(error).__name__}). Retrying in {pause:.0f} s.")
+                if name != logged:
+                    # Not its text, which may hold anything.
+                    log(f"The connection cannot be used ({name}). Retrying in {pause:.1f} s.")
+                    logged = name
             await asyncio.sleep(pause)
-            pause = min(longest, 2 * pause)
 
     async def _stop(self) -> None:
         async with self._lock:

@@ -115,7 +115,9 @@ TIMES_OUT = AirflowSensorTimeout
 PARTLY = {"succeeded": 7, "errored": 3}
 FOREVER: dict[str, Any] = {"times": None}
 LATER: dict[str, Any] = {"times": None, "after": 1}
-TIMEOUT = {"timeout": 3 * SOON}
+TIMEOUT = {"timeout": SOON}
+#: Long enough for a busy machine to poll twice.
+TWO_POLLS = {"timeout": 10 * SOON}
 IGNORE = {"ignore_if_missing": True}
 NEVER_ENDS = ("had not ended", "in_progress", "10 requests", "Increase `timeout`, or cancel it")
 KEY_REFUSED = ("401", "password of connection 'anthropic_default'", "request-id req_")
@@ -182,7 +184,7 @@ CASES = [
         "failed",
         TIMES_OUT,
         ("had not ended",),
-        {**TIMEOUT, **IGNORE},
+        {**TWO_POLLS, **IGNORE},
         RUNNING,
     ),
     Case(
@@ -222,7 +224,7 @@ CASES = [
         "failed",
         TIMES_OUT,
         ("had not ended", "a proxy or firewall answered"),
-        TIMEOUT,
+        TWO_POLLS,
         RUNNING,
     ),
     Case(
@@ -231,7 +233,7 @@ CASES = [
         "failed",
         TIMES_OUT,
         ("had not ended", "a proxy or firewall answered"),
-        {**TIMEOUT, **IGNORE},
+        {**TWO_POLLS, **IGNORE},
         RUNNING,
     ),
     Case(
@@ -240,7 +242,7 @@ CASES = [
         "failed",
         TIMES_OUT,
         ("had not ended", "No such route"),
-        {**TIMEOUT, **IGNORE},
+        {**TWO_POLLS, **IGNORE},
         RUNNING,
     ),
     Case(
@@ -773,7 +775,7 @@ OF_SEVERAL = [
         "failed",
         TIMES_OUT,
         ("had not ended", "a proxy or firewall answered"),
-        {**TIMEOUT, **IGNORE},
+        {**TWO_POLLS, **IGNORE},
     ),
     Case(
         "missing and ignored but no list",

@@ -207,7 +207,8 @@ _NO_BATCHES = f"Check host {_CONNECTION}: it serves no batches"
 _FIREWALL = f"a proxy or firewall answered. Check host {_CONNECTION}"
 _REDIRECT = f"Redirects are not followed, so that no other host sees the key: set host {_CONNECTION}"
 _CERTIFICATE = f"Name the CA file of whoever signed the host's certificate in extra.verify {_CONNECTION}"
-_UNREADABLE = "status 200 with an"
+_UNREADABLE = "with an unreadable body"
+_AN_ERROR = "status 200 with an error, api_error: "
 _NOT_THIS_CALL = "the API knows the batch, but answers 404 to this call"
 
 ERRORS: dict[type[BatchesError], Kind] = {
@@ -223,7 +224,8 @@ ERRORS: dict[type[BatchesError], Kind] = {
     ServerError: Kind("408, 409 and 5xx"),
     APIConnectionError: Kind("no answer, or half of one", "no answer from", also=(_CERTIFICATE,)),
     InvalidResponseError: Kind(
-        "an answer that is not the API's own, or cannot be read", also=(_UNREADABLE, _FIREWALL, _REDIRECT)
+        "an answer that is not the API's own, or cannot be read",
+        also=(_UNREADABLE, _FIREWALL, _REDIRECT),
     ),
     ResultsTruncatedError: Kind("results that are cut short, or cannot be read", "Read them again"),
     BatchTimeoutError: Kind("a wait whose `timeout` is over", "Increase `timeout`, or cancel it"),
@@ -511,7 +513,7 @@ ROWS = [
         InvalidResponseError,
         _foreign("200 with HTML", 200, _UNREADABLE, html=True),
         _foreign("with broken JSON", 200, _UNREADABLE, body='{"id": "msgbatch_1",\n'),
-        _foreign("with an error", 200, _UNREADABLE, body=_ENVELOPE % "api_error"),
+        _foreign("with an error", 200, _AN_ERROR, body=_ENVELOPE % "api_error"),
         _foreign("with wrong types", 200, _UNREADABLE, body=_WRONG_TYPES),
         errors={"results": (ResultsTruncatedError, "result 1 is no whole result")},
     ),

@@ -92,7 +92,7 @@ def test_a_worker_killed_in_the_middle_of_a_stream(api: Emulator, task: MakeTask
         )
     """
     worker = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], env=dict(os.environ))
-    while not any(path.stat().st_size > 1_000_000 for path in folder.glob(".*.part")):
+    while not any(path.stat().st_size > 1_000_000 for path in folder.glob(f".{batch_id}.*.part")):
         assert worker.poll() is None
     worker.kill()
     worker.wait()

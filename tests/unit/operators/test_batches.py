@@ -87,6 +87,8 @@ def test_deferrable_without_a_wait_is_an_error_when_the_dag_is_parsed(monkeypatc
 @pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])
 def test_a_flag_that_is_a_text_is_read_as_what_it_says(operator: Any) -> None:
     assert not operator(task_id="task", batch_id="msgbatch_1", ignore_if_missing="False").ignore_if_missing
+    flags: dict[str, Any] = {"deferrable": "False", "wait_for_completion": "False"}
+    assert not CancelBatchOperator(task_id="task", batch_id="msgbatch_1", **flags).deferrable
     with pytest.raises(ValueError, match="ignore_if_missing: got 'maybe'; it must be True or False"):
         operator(task_id="task", batch_id="msgbatch_1", ignore_if_missing="maybe")
 

@@ -64,6 +64,12 @@ def test_a_way_of_the_triggerer_without_deferrable_is_an_error_when_the_dag_is_p
     _sensor(default_args={name: True}, deferrable=False)
 
 
+def test_a_flag_that_is_a_text_is_read_as_what_it_says() -> None:
+    sensor = _sensor(deferrable="True", start_from_trigger="False", end_from_trigger="False")
+    assert (sensor.deferrable, sensor.start_from_trigger, sensor.end_from_trigger) == (True, False, False)
+    assert not _sensor(deferrable="False").deferrable
+
+
 @pytest.mark.parametrize("options", [{"mode": "sometimes"}, {"soft_fail": True, "never_fail": True}])
 def test_what_the_base_sensor_refuses_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises((ValueError, AirflowException)):

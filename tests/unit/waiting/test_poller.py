@@ -258,7 +258,9 @@ async def test_lines_go_into_the_context_of_their_own_wait(life: Life) -> None:
 class TestASecretsBackendThatIsDown:
     @pytest.fixture(autouse=True)
     def _pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "OPEN_PAUSES", (0.02, 0.1))
+        monkeypatch.setattr("airflow_provider_batches.api.retry.FIRST_BACKOFF", 0.02)
+        monkeypatch.setattr("airflow_provider_batches.api.retry.LAST_BACKOFF", 0.1)
+        monkeypatch.setattr(module, "SHARED_FAILURE", 0.01)
 
     def fail(self, life: Life, times: int, error: Exception) -> None:
         opened, life.opened = life.open, 0
@@ -277,6 +279,7 @@ class TestASecretsBackendThatIsDown:
         (outcome,) = await life.wait(0)
         assert outcome.status == "ended"
         assert "The connection cannot be used (RuntimeError). Retrying in" in life.lines[0]
+        assert [line for line in life.lines if "connection" in line] == life.lines[:1]
         assert "canary" not in "".join(life.lines)
 
     async def test_is_asked_once_for_all_waits(self, life: Life) -> None:
