@@ -33,6 +33,10 @@ test: $(VENV)/.dev  ## all tests (ARGS="-k name" for some of them, COVERAGE=1 wi
 e2e: $(VENV)/.dev $(VENV)/.e2e  ## Airflow's UI in Chromium, then a search for secrets (SCREENSHOTS=docs/images keeps pictures)
 	@$(if $(SCREENSHOTS),SCREENSHOTS='$(abspath $(SCREENSHOTS))') $(PY) -m pytest tests/e2e --exitfirst $(ARGS)
 
+.PHONY: kills
+kills: $(VENV)/.dev  ## end tasks in each way that Airflow has, and see which of them cancel their batch
+	@$(PY) -m pytest tests/kills $(ARGS)
+
 .PHONY: e2e-distributed
 e2e-distributed: $(VENV)/.distributed  ## kill each part of an Airflow on PostgreSQL, Redis and Celery (ARGS=--calm: none)
 	@$(PY) -m scripts.distributed $(ARGS)

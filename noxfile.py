@@ -22,8 +22,8 @@ AIRFLOW = ("apache-airflow", "apache-airflow-core", "apache-airflow-task-sdk")
 # The tests' own dependencies must not change these; they may bring newer versions of other packages.
 HELD = (*AIRFLOW, "asgiref", "fsspec", "httpx", "pydantic", "uvicorn")
 LAST_DAY = max(environment.day for environment in ENVIRONMENTS.values())
-# tests/system starts one more real Airflow, for what happens only between scheduler and triggerer.
-TESTS = ("tests/unit", "tests/integration", "tests/dags", "tests/system/test_waits_without_worker.py")
+# tests/system and tests/kills each start a real Airflow, for what happens only between scheduler and triggerer.
+TESTS = ("tests/unit", "tests/integration", "tests/dags", "tests/system/test_waits_without_worker.py", "tests/kills")
 
 
 def install(session: nox.Session, environment: Environment) -> None:

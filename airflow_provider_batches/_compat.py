@@ -45,6 +45,14 @@ def task_ids(context: Mapping[str, Any]) -> list[str]:
     return [str(getattr(context["ti"], name, "")) for name in ("dag_id", "run_id", "task_id", "map_index")]
 
 
+def task_states(ti: Any) -> list[str | None]:
+    """Return the states that Airflow's API server has for a task instance, on a worker or in the triggerer."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    which = {"dag_id": ti.dag_id, "run_ids": [ti.run_id], "task_ids": [ti.task_id], "map_index": ti.map_index}
+    return list(RuntimeTaskInstance.get_task_states(**which).get(ti.run_id, {}).values())
+
+
 class TaskMemory:
     """Stores small JSON values of a task over its tries, which lose their XComs: in the task's state store, or before
     Airflow 3.3 in Variables.

@@ -6,7 +6,8 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -56,6 +57,24 @@ def clients_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for client in clients:
         client.close()
+
+
+@pytest.fixture
+def server_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Set what Airflow's API server answers if it is asked for a task instance's state."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    def set_answer(state: str | None = None, *, error: Exception | None = None, seconds: float = 0) -> None:
+        def answer(*, dag_id: str, map_index: int, task_ids: list[str], run_ids: list[str]) -> dict[str, Any]:
+            time.sleep(seconds)
+            if error:
+                raise error
+            name = task_ids[0] if map_index < 0 else f"{task_ids[0]}_{map_index}"
+            return {run_ids[0]: {name: state}}
+
+        monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(answer))
+
+    return set_answer
 
 
 @pytest.fixture(scope="session")

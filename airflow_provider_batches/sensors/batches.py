@@ -33,9 +33,10 @@ from airflow_provider_batches._compat import (
     TaskDeferralError,
     TaskDeferralTimeout,
 )
+from airflow_provider_batches._on_kill import cancel_for_user
 from airflow_provider_batches.api import AsyncBatchesClient
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, BatchesHook
-from airflow_provider_batches.triggers.batches import FIRST_POLL, BatchEndedTrigger, cancel_each
+from airflow_provider_batches.triggers.batches import FIRST_POLL, BatchEndedTrigger
 from airflow_provider_batches.waiting.outcome import Outcome, combine
 from airflow_provider_batches.waiting.poller import LIST_FAILURES
 from airflow_provider_batches.waiting.thread import run_in_thread
@@ -43,6 +44,10 @@ from airflow_provider_batches.waiting.wait import Wait
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+
+#: Seconds for which `on_kill` may run. Airflow kills the process of a task five seconds after it asked it to end.
+KILL_SECONDS = 4.0
 
 
 class BatchEndedSensor(BatchTask, BaseSensorOperator):
@@ -63,8 +68,11 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         `[operators] default_deferrable`.
     :param fail_on_partial_error: Whether errored or expired requests fail the task. Default False: a warning is logged.
     :param ignore_if_missing: Whether a batch that the API does not know is success. Default False.
-    :param cancel_on_kill: Whether to cancel the batch when a person ends the task, though not when it times out.
-        Default False: a sensor does not own the batch. Requires Airflow 3.0.4+, for a deferred task 3.3+.
+    :param cancel_on_kill: Whether to cancel the batch when a user marks the running or deferred task, or its run, as
+        failed or success. Default False: a sensor does not own the batch. A clear, a timeout, `dagrun_timeout`, a
+        stopped worker or an API server that is away cancels nothing. A task that Airflow itself marks as failed, since
+        its worker has not reported for `[scheduler] task_instance_heartbeat_timeout`, looks marked by a user. Requires
+        Airflow 3.0.4+, for a deferred task 3.3+.
     :param start_from_trigger: Whether a deferrable task begins in the triggerer, without a process on a worker. Default
         False. Requires Airflow 3.3+; before, and for mapped tasks, the task begins on a worker. The batch ID must be
         literal or a template on `params` or `dag_run.conf`.
@@ -115,7 +123,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         for way, is_set in ways.items():
             if is_set and not self.deferrable:
                 refuse_without_effect(kwargs.get("default_args"), way, "deferrable=True")
-        self._timed_out = False
+        self._ti: Any = None
         self._wants_trigger_start = self.deferrable and start_from_trigger
         # A mapped task begins on a worker, which can read XComs.
         if self._wants_trigger_start and not getattr(self, "_BaseOperator__from_mapped", False):
@@ -133,6 +141,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
 
     def execute(self, context: Context) -> str | list[str]:
         """Wait for the batches."""
+        self._ti = context["ti"]
         if self._wants_trigger_start:
             self.log.info("This task begins on a worker: start_from_trigger requires Airflow 3.3+ and no mapped task")
         with self._failures():
@@ -177,12 +186,19 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
             return all(self.hook.get_batch(batch_id).ended for batch_id in read_batch_ids(self.batch_id))
 
     def on_kill(self) -> None:
-        """Cancel the batches if requested, since the task is ended on its worker."""
-        # Airflow also calls this after an execution_timeout, and then the batches continue.
-        if self.cancel_on_kill and not self._timed_out:
-            # Side by side, since Airflow leaves a task only some seconds to end.
-            client = AsyncBatchesClient(self.hook.settings)
-            run_in_thread(cancel_each(client, read_batch_ids(self.batch_id), self.log))
+        """Cancel the batches if requested and if a user marked the task."""
+        if not self.cancel_on_kill:
+            return
+
+        async def connect() -> AsyncBatchesClient:
+            return AsyncBatchesClient(self.hook.settings)
+
+        try:
+            batch_ids = read_batch_ids(self.batch_id)
+            run_in_thread(cancel_for_user(self._ti, batch_ids, connect, self.log, KILL_SECONDS), KILL_SECONDS + 1)
+        except Exception as error:
+            # The task's own code is interrupted here, and must not see it.
+            self.log.warning("The task is being ended, and its batches are not canceled: %s", error)
 
     @property
     def _longest_pause(self) -> float:
@@ -242,7 +258,6 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         except (AirflowSkipException, AirflowRescheduleException):
             raise
         except (Exception, AirflowTaskTimeout) as error:
-            self._timed_out = isinstance(error, AirflowTaskTimeout)
             if self.never_fail or (self.soft_fail and isinstance(error, final)):
                 name = "soft_fail" if self.soft_fail else "never_fail"
                 raise AirflowSkipException(f"Skipped, since {name} is set: {error}") from error

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,7 +15,8 @@ from weakref import WeakKeyDictionary
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_batches._arguments import read_batch_ids, read_seconds
-from airflow_provider_batches.api import AsyncBatchesClient, BatchesError, InvalidArgumentError
+from airflow_provider_batches._on_kill import cancel_for_user
+from airflow_provider_batches.api import InvalidArgumentError
 from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.waiting.outcome import Outcome, combine
 from airflow_provider_batches.waiting.poller import Poller
@@ -27,9 +29,11 @@ log = logging.getLogger(__name__)
 #: Seconds after its deferral before which a wait neither polls nor fires: an event that comes before the scheduler
 #: has seen the deferring process end would fail the task. On two busy cores that took it more than five seconds.
 FIRST_POLL = 10.0
-#: Cancels in flight at once, if a person ends a task that waits for many batches.
-CANCELS = 16
+#: Seconds for which `on_kill` may run. Airflow cuts it off after 30, without a line in the log.
+KILL_SECONDS = 20.0
 
+#: What `on_kill` has begun, which continues if Airflow no longer waits for it.
+_kills: set[asyncio.Future[None]] = set()
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = WeakKeyDictionary()
 
 
@@ -51,7 +55,7 @@ class BatchEndedTrigger(BaseTrigger):
     :param seen_since: If the batches have been seen: when the oldest was created, in seconds since the epoch.
     :param ignore_if_missing: Whether batches that the API does not know are success.
     :param fail_on_partial_error: Whether errored or expired requests will fail the task.
-    :param cancel_on_kill: Whether to cancel the batches when a person ends the deferred task (Airflow 3.3+).
+    :param cancel_on_kill: Whether to cancel the batches when a user marks the deferred task (Airflow 3.3+).
     :param end_from_trigger: Whether to end the task from here if the wait succeeds.
     """
 
@@ -94,9 +98,17 @@ class BatchEndedTrigger(BaseTrigger):
             yield TriggerEvent(outcome.event())
 
     async def on_kill(self) -> None:
-        """Cancel the batches if requested, since a person ended the task (Airflow 3.3+)."""
+        """Cancel the batches if requested and if a user marked the task (Airflow 3.3+)."""
         if self.cancel_on_kill:
-            await cancel_each(await BatchesHook(self.conn_id).aget_conn(), read_batch_ids(self.batch_id), log)
+            connect, batch_ids = BatchesHook(self.conn_id).aget_conn, read_batch_ids(self.batch_id)
+            work = asyncio.ensure_future(cancel_for_user(self.task_instance, batch_ids, connect, log, KILL_SECONDS))
+            _kills.add(work)
+            work.add_done_callback(_kills.discard)
+            # Airflow 3.3 interrupts an `on_kill` about once a second, until it has ended.
+            while not work.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([work])
+            await work
 
     def _quiet_seconds(self) -> float:
         """Return the rest of the seconds after the deferral; bounded, since the worker's clock may be ahead."""
@@ -146,21 +158,3 @@ class BatchEndedTrigger(BaseTrigger):
 
     def _gives_up(self, outcome: Outcome) -> bool:
         return outcome.ends_the_others(ignore_if_missing=self.ignore_if_missing)
-
-
-async def cancel_each(client: AsyncBatchesClient, batch_ids: list[str], log: Any) -> None:
-    """Cancel batches side by side for a task that a person ended, and close the client; a failure is logged."""
-    places = asyncio.Semaphore(CANCELS)
-
-    async def cancel(batch_id: str) -> None:
-        try:
-            async with places:
-                batch = await client.cancel(batch_id)
-        except BatchesError as error:
-            log.warning("The task was ended by a user, but batch %s is not canceled: %s", batch_id, error)
-        else:
-            state = batch.processing_status
-            log.info("The task was ended by a user: batch %s is %s (request-id %s)", batch_id, state, batch.request_id)
-
-    async with client:
-        await asyncio.gather(*map(cancel, batch_ids))

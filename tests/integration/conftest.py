@@ -42,6 +42,8 @@ DOUBT = 0.001
 class TaskInstance:
     """What tasks use of `context["ti"]`."""
 
+    dag_id = "dag"
+    run_id = "run"
     map_index = -1
     is_mapped = False
 

@@ -17,6 +17,7 @@ from airflow_provider_batches.operators.batches import CancelBatchOperator, Dele
 from airflow_provider_batches.sensors.batches import BatchEndedSensor
 from airflow_provider_batches.triggers.batches import BatchEndedTrigger
 from tests.canary import KEY, TOKEN
+from tests.integration.conftest import TaskInstance
 
 POLL = 0.02
 #: Answers of a proxy that shows the request to its reader; the key is at the end of the excerpt, and before.
@@ -172,7 +173,7 @@ def test_the_hook_and_its_connection_test(fault: str, api: Emulator, seen: Seen)
 
 
 @pytest.mark.parametrize("fault", [None, *FAULTS])
-async def test_the_trigger(fault: str | None, api: Emulator, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_trigger(fault: str | None, api: Emulator, seen: Seen, server_says: Any) -> None:
     import time
 
     if fault:
@@ -188,6 +189,8 @@ async def test_the_trigger(fault: str | None, api: Emulator, seen: Seen, monkeyp
     seen.add(trigger, trigger.serialize(), vars(trigger))
     async for event in trigger.run():
         seen.add(event, event.payload)
+    server_says("failed")
+    trigger.task_instance = TaskInstance("wait")  # type: ignore[assignment]
     try:
         await trigger.on_kill()
     except Exception as error:

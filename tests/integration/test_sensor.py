@@ -604,28 +604,9 @@ def test_poke_returns_whether_the_batch_has_ended(api: Emulator, task_instance: 
     assert _sensor(api.add_batch()).poke(context) is False
 
 
-@pytest.mark.parametrize("cancels", [True, False])
-def test_a_kill_cancels_the_batch_only_if_requested(cancels: bool, api: Emulator) -> None:
-    batch_id = api.add_batch()
-    _sensor(batch_id, cancel_on_kill=cancels).on_kill()
-    assert api.count("cancel") == cancels
-
-
-def test_a_kill_cancels_many_at_once_and_is_not_stopped_by_one_that_is_gone(
-    api: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("airflow_provider_batches.api.flows.NOT_FOUND_PAUSES", (0.2, 0.2, 0.2))
-    ids = [api.add_batch() for _ in range(20)]
-    api.fault(Fault("cancel", times=None, delay=0.4))
-    begun = time.monotonic()
-    _sensor(["msgbatch_01Unknown", *ids], cancel_on_kill=True).on_kill()
-    assert all((api.batch(batch_id) or {})["cancel_initiated_at"] for batch_id in ids)
-    # One after the other they would take 8 s.
-    assert time.monotonic() - begun < 5
-
-
 @pytest.mark.parametrize("mode", MODES)
-def test_a_timeout_cancels_nothing(mode: str, api: Emulator, runner: Any) -> None:
+def test_a_timeout_cancels_nothing(mode: str, api: Emulator, runner: Any, server_says: Any) -> None:
+    server_says("running")
     options, restarts = MODES[mode]
     limit = timedelta(seconds=SOON)
     done = runner(restarts)(
@@ -654,8 +635,10 @@ def _alarm(handler: Callable[..., Any], seconds: float = 0.3) -> Iterator[None]:
 @pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
 @pytest.mark.parametrize("fault", [None, Fault(hang=True, times=None)], ids=["between polls", "in a call"])
 def test_the_alarm_of_an_execution_timeout_ends_the_wait_within_seconds_and_cancels_nothing(
-    several: bool, fault: Fault | None, api: Emulator, task_instance: Any
+    several: bool, fault: Fault | None, api: Emulator, task_instance: Any, server_says: Any
 ) -> None:
+    server_says("running")
+
     def alarm(*_: Any) -> None:
         raise AirflowTaskTimeout
 
@@ -672,7 +655,10 @@ def test_the_alarm_of_an_execution_timeout_ends_the_wait_within_seconds_and_canc
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
-def test_a_kill_in_the_middle_of_a_wait_cancels_the_batches(several: bool, api: Emulator, task_instance: Any) -> None:
+def test_a_user_marks_a_task_in_the_middle_of_its_wait(
+    several: bool, api: Emulator, task_instance: Any, server_says: Any
+) -> None:
+    server_says("failed")
     ids = [api.add_batch(10, status="in_progress") for _ in range(2 if several else 1)]
     sensor = _sensor(ids if several else ids[0], cancel_on_kill=True, poke_interval=POLL)
     # Airflow's handler of SIGTERM calls it in the main thread, which waits for the helper thread.

@@ -251,23 +251,3 @@ async def test_polls_keep_to_the_poll_interval(api: Emulator) -> None:
     batch_id = api.add_batch(10, status="in_progress", batch_seconds=0.5)
     await _events(_trigger(batch_id, poll_interval=0.1))
     assert 4 <= api.count("retrieve") <= 7
-
-
-async def test_it_cancels_many_at_once_even_if_one_is_gone(api: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_batches.api.flows.NOT_FOUND_PAUSES", (0.2, 0.2, 0.2))
-    ids = [api.add_batch() for _ in range(20)]
-    api.fault(Fault("cancel", times=None, delay=0.1))
-    begun = time.monotonic()
-    await _trigger(["msgbatch_01Unknown", *ids], cancel_on_kill=True).on_kill()
-    assert all((api.batch(batch_id) or {})["cancel_initiated_at"] for batch_id in ids)
-    assert time.monotonic() - begun < 1.5
-
-
-@pytest.mark.parametrize("asked", [True, False])
-async def test_a_persons_end_of_the_task_cancels_the_batch_only_if_requested(asked: bool, api: Emulator) -> None:
-    batch_id = api.add_batch(10)
-    await _trigger(batch_id, cancel_on_kill=asked).on_kill()
-    assert api.count("cancel") == asked
-    batch = api.batch(batch_id)
-    assert batch
-    assert bool(batch["cancel_initiated_at"]) == asked

@@ -1,4 +1,4 @@
-"""Waits without a worker process, and waits that a person ends, on a real scheduler and triggerer."""
+"""Waits without a worker process, on a real scheduler and triggerer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 
 from airflow_provider_batches.emulator import Emulator
 from scripts.real_airflow import RealAirflow
-from tests.versions import AIRFLOW
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
@@ -67,38 +66,3 @@ def test_a_wait_that_fails_ends_on_a_worker_with_its_message(airflow: RealAirflo
     run_id = airflow.trigger_dag("waits_that_fail", {"batch_id": "msgbatch_01NoSuchBatch"})
     assert airflow.wait_for_run("waits_that_fail", run_id) == "failed"
     assert "does not know batch msgbatch_01NoSuchBatch" in airflow.task_log("waits_that_fail", run_id, "missing")
-
-
-@pytest.mark.feature("on_kill")
-def test_a_deferred_wait_that_owns_its_batch_cancels_it_when_a_person_ends_the_task(
-    airflow: RealAirflow, api: Emulator
-) -> None:
-    batch_id = api.add_batch(requests=10, status="in_progress")
-    run_id = airflow.trigger_dag("waits_killed", {"batch_id": batch_id})
-    airflow.wait_for_task("waits_killed", run_id, "owner", "deferred")
-    # The trigger has to run before it can be told that its task is over.
-    airflow.wait_until(
-        lambda: api.count("retrieve") and "starting" in airflow.task_log("waits_killed", run_id, "owner")
-    )
-
-    airflow.set_run_state("waits_killed", run_id, "failed")
-
-    airflow.wait_until(lambda: (api.batch(batch_id) or {})["cancel_initiated_at"])
-
-
-@pytest.mark.skipif(AIRFLOW < (3, 0, 4), reason="an Airflow before 3.0.4 does not tell a task on a worker")
-def test_a_wait_on_a_worker_that_owns_its_batch_cancels_it_when_a_person_ends_the_task(
-    airflow: RealAirflow, api: Emulator
-) -> None:
-    batch_id = api.add_batch(requests=10, status="in_progress", cancel_seconds=3600)
-    run_id = airflow.trigger_dag("waits_killed_on_worker", {"batch_id": batch_id})
-    airflow.wait_for_task("waits_killed_on_worker", run_id, "owner", "running")
-    airflow.wait_until(lambda: "is in_progress" in airflow.task_log("waits_killed_on_worker", run_id, "owner"))
-
-    airflow.set_run_state("waits_killed_on_worker", run_id, "failed")
-
-    airflow.wait_until(lambda: (api.batch(batch_id) or {})["cancel_initiated_at"])
-    # Airflow hands the lines of the helper thread that cancels to the task's log, too.
-    airflow.wait_until(
-        lambda: f"batch {batch_id} is canceling" in airflow.task_log("waits_killed_on_worker", run_id, "owner")
-    )

@@ -33,10 +33,11 @@ ALLOWED: dict[str, set[str]] = {
     "teardown": {"pydantic", "api", "_arguments", "waiting", "storage", "results"},
     "hooks": {"asgiref", "version", "_compat", "api", "_arguments", "waiting"},
     "links": {"airflow"},
-    "triggers": {"airflow", "api", "_arguments", "waiting", "hooks"},
+    "_on_kill": {"_compat", "api"},
+    "triggers": {"airflow", "api", "_arguments", "_on_kill", "waiting", "hooks"},
     "_base": {"airflow", "_compat", "api", "waiting", "hooks", "links", "triggers"},
     "operators": {"_compat", "api", "_arguments", "waiting", "storage", "results", "teardown", "hooks", "_base"},
-    "sensors": {"airflow", "_compat", "api", "_arguments", "waiting", "hooks", "triggers", "_base"},
+    "sensors": {"airflow", "_compat", "api", "_arguments", "_on_kill", "waiting", "hooks", "triggers", "_base"},
     "get_provider_info": {"version"},
 }
 #: What single files may import beyond that.

@@ -39,20 +39,3 @@ with DAG("waits_that_fail", schedule=None):
         end_from_trigger=True,
         poke_interval=2,
     )
-
-with DAG("waits_killed", schedule=None):
-    BatchEndedSensor(
-        task_id="owner",
-        batch_id="{{ dag_run.conf['batch_id'] }}",
-        deferrable=True,
-        cancel_on_kill=True,
-        poke_interval=2,
-    )
-
-with DAG("waits_killed_on_worker", schedule=None):
-    BatchEndedSensor(
-        task_id="owner",
-        batch_id="{{ dag_run.conf['batch_id'] }}",
-        cancel_on_kill=True,
-        poke_interval=2,
-    )

@@ -62,16 +62,6 @@ async def test_a_persons_end_of_the_task_sends_nothing_unless_asked(mocker: Any)
     hook.assert_not_called()
 
 
-async def test_it_cancels_each_batch_if_asked(mocker: Any) -> None:
-    hook = mocker.patch("airflow_provider_batches.triggers.batches.BatchesHook").return_value
-    client = mocker.AsyncMock()
-    client.__aenter__.return_value = client
-    hook.aget_conn = mocker.AsyncMock(return_value=client)
-    await BatchEndedTrigger(**{**VALUES, "batch_id": ["msgbatch_1", "msgbatch_2"]}).on_kill()
-    assert [call.args for call in client.cancel.call_args_list] == [("msgbatch_1",), ("msgbatch_2",)]
-    client.__aexit__.assert_awaited()
-
-
 async def test_the_end_of_the_trigger_itself_cancels_nothing(mocker: Any) -> None:
     hook = mocker.patch("airflow_provider_batches.triggers.batches.BatchesHook")
     await BatchEndedTrigger(**VALUES).cleanup()
