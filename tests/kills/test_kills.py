@@ -1,4 +1,4 @@
-"""All ways in which Airflow ends a task whose wait owns its batch, on a real Airflow: only a user's cancels the batch."""
+"""Each way in which Airflow ends a task whose wait owns its batch, on a real Airflow: only a user cancels the batch."""
 
 from __future__ import annotations
 
