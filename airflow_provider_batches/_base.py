@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import BaseOperator
 
@@ -20,7 +20,15 @@ from airflow_provider_batches.waiting.outcome import Outcome
 from airflow_provider_batches.waiting.wait import Wait
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from typing import TypeAlias
+
+    from airflow.sdk import Context, XComArg
+
+    T = TypeVar("T")
+    #: What a template field accepts: a value, or the output of an upstream task.
+    Templated: TypeAlias = T | XComArg
+    #: One ID, or several.
+    BatchIds: TypeAlias = str | Sequence[str | XComArg] | XComArg
 
 #: Seconds for which a deferrable task polls on its worker first: a canceled batch has often ended by then, and
 #: resuming a deferred task costs the start of a second process.
@@ -38,9 +46,10 @@ class BatchesOperator(BaseOperator):
     operator_extra_links = (BatchesConsoleLink(),)
     ui_color = "#f3e5dc"
 
-    def __init__(self, *, conn_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, conn_id: Templated[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.conn_id = conn_id
+        # Airflow replaces template fields before the task runs.
+        self.conn_id: Any = conn_id
 
     @cached_property
     def hook(self) -> BatchesHook:
@@ -79,9 +88,9 @@ class BatchTask(BatchesOperator):
 
     template_fields: Sequence[str] = ("batch_id", "conn_id")
 
-    def __init__(self, *, batch_id: str | list[str], **kwargs: Any) -> None:
+    def __init__(self, *, batch_id: BatchIds, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.batch_id = batch_id
+        self.batch_id: Any = batch_id
 
     def _push_batch(self, context: Context, snapshot: dict[str, Any] | None) -> None:
         if snapshot:

@@ -15,7 +15,7 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, ObjectStoragePath, Param, chain, task
+from airflow.sdk import ObjectStoragePath, Param, chain, dag, setup, task
 
 from airflow_provider_batches.api import BatchResult
 from airflow_provider_batches.hooks.batches import BatchesHook
@@ -29,8 +29,8 @@ CONN_ID = "anthropic_default"
 #: that outlives them, for example s3://aws_default@my-bucket/batch-results.
 FOLDER = "{{ var.value.get('batch_pipeline_folder', '') or 'file:///tmp/batch-results' }}"
 
-with DAG(
-    dag_id="batch_pipeline",
+
+@dag(
     description="Create a message batch, wait, save and read its results, always tear it down",
     schedule=None,
     # No dagrun_timeout: Airflow would skip the teardown too. The wait has a timeout of its own.
@@ -48,11 +48,14 @@ with DAG(
         ),
     },
     doc_md=__doc__,
-) as dag:
+)
+def batch_pipeline() -> None:
     # No retries: the API has no idempotency key, so a second try after a lost answer would create a second batch, which
     # is billed too. A person decides whether to try again.
+    @setup
     @task(retries=0)
-    def create(params: dict[str, Any]) -> str:
+    def create(**context: Any) -> str:
+        params = context["params"]
         requests = [
             {
                 "custom_id": f"prompt-{number}",
@@ -68,9 +71,10 @@ with DAG(
 
     # A saved file has one result a line, in any order. Line by line, memory use does not grow with the batch.
     @task
-    def read_results(saved: dict[str, Any]) -> dict[str, int]:
+    def read_results(saved: Any) -> dict[str, int]:
         outcomes: Counter[str] = Counter()
-        with ObjectStoragePath(saved["path"]).open("rb") as lines:
+        path: Any = ObjectStoragePath(saved["path"])
+        with path.open("rb") as lines:
             for line in lines:
                 result = BatchResult.model_validate(json.loads(line))
                 # Use the answer here: `result.custom_id` names the request, `result.text` is the text of its answer.
@@ -85,18 +89,21 @@ with DAG(
     # A teardown runs if its setup succeeded, regardless of the tasks between. Without a successful `create` there is no
     # ID, so there is nothing to tear down. By default a run succeeds although its teardown failed. A batch that still
     # exists should not go unnoticed.
-    create_task = batch_id.operator.as_setup()
     tear_down = TeardownBatchesOperator(
         task_id="tear_down", batch_ids=batch_id, save_results_to=FOLDER, conn_id=CONN_ID, ignore_if_missing=True
-    ).as_teardown(setups=create_task, on_failure_fail_dagrun=True)
-
-    chain(results, tear_down)
+    ).as_teardown(on_failure_fail_dagrun=True)
 
     # If somebody marks the whole run as failed, Airflow skips what has not started, runs the teardown, and would then
     # mark the run as success, since no task at its end has failed. This task fails unless the results were read.
     @task(retries=0)
-    def check(outcomes: dict[str, int] | None) -> None:
+    def check(outcomes: Any) -> None:
         if outcomes is None:
             raise RuntimeError("The results were not read: the run failed, or was stopped, before that.")
 
-    check(results).operator.as_teardown(setups=create_task, on_failure_fail_dagrun=True)
+    chain(results, tear_down)
+    checked = check(results)
+    checked.as_teardown(on_failure_fail_dagrun=True)
+    chain(batch_id, checked)
+
+
+batch_pipeline()

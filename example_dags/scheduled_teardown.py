@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import Param, dag
 
 from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
 
@@ -30,8 +30,8 @@ ONLY_REPORT = (
     "{{ not var.value.get('batch_results_folder', '') if dag_run.run_type == 'scheduled' else params.report_only }}"
 )
 
-with DAG(
-    dag_id="scheduled_teardown",
+
+@dag(
     description="Save the results of old message batches, then delete the batches",
     schedule="0 2 * * *",
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
@@ -76,7 +76,8 @@ the batches.
 A run started by hand reports only, unless its form says otherwise, and then it requires the Variable, too. If the DAG
 was paused, its form unpauses it, and Airflow also starts the nightly run that was missed last.
 """,
-) as dag:
+)
+def scheduled_teardown() -> None:
     TeardownBatchesOperator(
         task_id="teardown",
         older_than="P{{ params.older_than_days }}D",
@@ -84,3 +85,6 @@ was paused, its form unpauses it, and Airflow also starts the nightly run that w
         report_only=ONLY_REPORT,
         conn_id=CONN_ID,
     )
+
+
+scheduled_teardown()

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import Param, chain, dag
 
 from airflow_provider_batches.operators.batches import CancelBatchOperator, DeleteBatchOperator
 from airflow_provider_batches.sensors.batches import BatchEndedSensor
 
-with DAG(
-    dag_id="teardown_batch",
+
+@dag(
     description="Cancel a message batch, wait until it has ended, delete it",
     schedule=None,
     # Runs for different batches do not disturb each other, and most of a run is spent waiting.
@@ -56,7 +56,8 @@ with DAG(
 A batch that does not exist fails the run at `cancel`: check the ID, and that the connection's key belongs to
 the workspace of the batch. A run that failed half-way can be cleared, and continues where it stopped.
 """,
-) as dag:
+)
+def teardown_batch() -> None:
     cancel = CancelBatchOperator(
         task_id="cancel",
         batch_id="{{ params.batch_id }}",
@@ -78,4 +79,7 @@ the workspace of the batch. A run that failed half-way can be cleared, and conti
         ignore_if_missing=True,
     )
 
-    cancel >> wait >> delete
+    chain(cancel, wait, delete)
+
+
+teardown_batch()

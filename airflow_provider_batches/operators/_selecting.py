@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_batches._base import BatchesOperator
 from airflow_provider_batches.api import AsyncBatchesClient, InvalidArgumentError, MessageBatch, Throttle
@@ -11,6 +12,9 @@ from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.teardown.job import Tally, Teardown
 from airflow_provider_batches.teardown.selection import Selection, read_selection
 from airflow_provider_batches.waiting.thread import run_in_thread
+
+if TYPE_CHECKING:
+    from airflow_provider_batches._base import Templated
 
 #: The fewer of them, the more batches are selected: one that was given must not become None while rendering.
 _NARROWING = ("older_than", "created_before", "statuses", "limit")
@@ -20,23 +24,23 @@ class SelectingOperator(BatchesOperator):
     """A task that selects batches: its arguments, and how they are used."""
 
     #: Only the teardown can be given its batches by ID.
-    batch_ids: str | list[str] | None = None
+    batch_ids: Any = None
 
     def __init__(
         self,
         *,
-        older_than: timedelta | str | None = None,
-        created_before: datetime | str | None = None,
-        statuses: list[str] | str | None = None,
-        limit: int | str | None = None,
-        conn_id: str = BatchesHook.default_conn_name,
+        older_than: Templated[timedelta | str] | None = None,
+        created_before: Templated[datetime | str] | None = None,
+        statuses: Templated[Sequence[str] | str] | None = None,
+        limit: Templated[int | str] | None = None,
+        conn_id: Templated[str] = BatchesHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
         super().__init__(conn_id=conn_id, **kwargs)
-        self.older_than = older_than
-        self.created_before = created_before
-        self.statuses = statuses
-        self.limit = limit
+        self.older_than: Any = older_than
+        self.created_before: Any = created_before
+        self.statuses: Any = statuses
+        self.limit: Any = limit
         self._given = {name for name in _NARROWING if getattr(self, name) is not None}
 
     def _read_selection(self, started: datetime | None) -> Selection:

@@ -34,6 +34,8 @@ from airflow_provider_batches.waiting.wait import Wait
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_batches._base import Templated
+
 
 class CancelBatchOperator(BatchTask):
     """Cancels a message batch, and waits until it has ended if requested.
@@ -59,8 +61,8 @@ class CancelBatchOperator(BatchTask):
     def __init__(
         self,
         *,
-        batch_id: str,
-        conn_id: str = BatchesHook.default_conn_name,
+        batch_id: Templated[str],
+        conn_id: Templated[str] = BatchesHook.default_conn_name,
         ignore_if_missing: bool = False,
         wait_for_completion: bool = False,
         deferrable: bool = DEFAULT_DEFERRABLE,
@@ -136,8 +138,8 @@ class DeleteBatchOperator(BatchTask):
     def __init__(
         self,
         *,
-        batch_id: str,
-        conn_id: str = BatchesHook.default_conn_name,
+        batch_id: Templated[str],
+        conn_id: Templated[str] = BatchesHook.default_conn_name,
         ignore_if_missing: bool = False,
         **kwargs: Any,
     ) -> None:

@@ -14,7 +14,9 @@ from airflow_provider_batches.results.saving import Saver
 from airflow_provider_batches.storage.folder import Folder, check_uri
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, ObjectStoragePath
+
+    from airflow_provider_batches._base import Templated
 
 _ON_MISSING = {"fail": AirflowFailException, "skip": AirflowSkipException, "ignore": None}
 
@@ -45,14 +47,14 @@ class SaveBatchResultsOperator(BatchTask):
     def __init__(
         self,
         *,
-        batch_id: str,
-        path: Any,
-        conn_id: str = BatchesHook.default_conn_name,
+        batch_id: Templated[str],
+        path: Templated[str | ObjectStoragePath],
+        conn_id: Templated[str] = BatchesHook.default_conn_name,
         on_missing_results: Literal["fail", "skip", "ignore"] = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(batch_id=batch_id, conn_id=conn_id, **kwargs)
-        self.path = path
+        self.path: Any = path
         self.on_missing_results = on_missing_results
         if on_missing_results not in _ON_MISSING:
             raise ValueError(f"on_missing_results: got {on_missing_results!r}; it must be one of fail, skip, ignore.")

@@ -26,7 +26,9 @@ from airflow_provider_batches.teardown.record import FullRecord, Record, Tally
 from airflow_provider_batches.waiting.thread import run_in_thread
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, ObjectStoragePath
+
+    from airflow_provider_batches._base import BatchIds, Templated
 
 #: Batches that an error text names; all are in the log and in the full record.
 NAMED = 200
@@ -88,10 +90,10 @@ class TeardownBatchesOperator(SelectingOperator):
     def __init__(
         self,
         *,
-        batch_ids: str | list[str] | None = None,
-        save_results_to: Any = None,
-        discard_results: bool | str = False,
-        report_only: bool | str = False,
+        batch_ids: BatchIds | None = None,
+        save_results_to: Templated[str | ObjectStoragePath] | None = None,
+        discard_results: Templated[bool | str] = False,
+        report_only: Templated[bool | str] = False,
         ignore_if_missing: bool = False,
         requests_per_minute: int | None = None,
         max_in_flight: int = 16,
@@ -104,9 +106,9 @@ class TeardownBatchesOperator(SelectingOperator):
         if batch_ids is not None:
             self._given.add("batch_ids")
         self._read_selection(None)
-        self.save_results_to = save_results_to
-        self.discard_results = discard_results
-        self.report_only = report_only
+        self.save_results_to: Any = save_results_to
+        self.discard_results: Any = discard_results
+        self.report_only: Any = report_only
         self.ignore_if_missing = read_flag("ignore_if_missing", ignore_if_missing)
         self.requests_per_minute = (
             None if requests_per_minute is None else read_count("requests_per_minute", requests_per_minute)

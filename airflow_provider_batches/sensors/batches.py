@@ -45,6 +45,8 @@ from airflow_provider_batches.waiting.wait import Wait
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_batches._base import BatchIds, Templated
+
 
 #: Seconds for which `on_kill` may run. Airflow kills the process of a task five seconds after it asked it to end.
 KILL_SECONDS = 4.0
@@ -89,8 +91,8 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     def __init__(
         self,
         *,
-        batch_id: str | list[str],
-        conn_id: str = BatchesHook.default_conn_name,
+        batch_id: BatchIds,
+        conn_id: Templated[str] = BatchesHook.default_conn_name,
         deferrable: bool = DEFAULT_DEFERRABLE,
         fail_on_partial_error: bool = False,
         ignore_if_missing: bool = False,

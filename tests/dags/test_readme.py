@@ -11,19 +11,9 @@ import pytest
 
 from airflow_provider_batches.emulator import Emulator
 from airflow_provider_batches.hooks.connection import EXTRA_FIELDS
-from tests.versions import AIRFLOW
+from tests.pages import BLOCKS, PAGES, ROOT
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-PAGES = {
-    str(path.relative_to(ROOT)): path.read_text()
-    for path in (ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md")))
-}
-BLOCKS = [
-    (name, block) for name, text in PAGES.items() for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-]
-if AIRFLOW < (3, 2):  # as the comment beside it says
-    BLOCKS = [(name, block.replace("airflow.dag_processing.dagbag", "airflow.models")) for name, block in BLOCKS]
+README = PAGES["README.md"]
 LINKS = sorted(
     {(name, link) for name, text in PAGES.items() for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)}
 )
@@ -35,7 +25,7 @@ def code(holding: str) -> str:
 
 
 def test_the_dag_is_short() -> None:
-    assert len(code('DAG("stop_batch"').splitlines()) <= 15
+    assert len(code("def stop_batch(").splitlines()) <= 15
 
 
 @pytest.mark.feature("dag_test")
@@ -43,7 +33,7 @@ def test_the_dag_and_its_test_run(
     airflow_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_emulator: Emulator
 ) -> None:
     (tmp_path / "dags").mkdir()
-    (tmp_path / "dags" / "stop_batch.py").write_text(code('DAG("stop_batch"'))
+    (tmp_path / "dags" / "stop_batch.py").write_text(code("def stop_batch("))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path / "dags"))
     namespace: dict[str, Any] = {}

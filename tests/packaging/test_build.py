@@ -74,7 +74,7 @@ def test_the_source_distribution_holds_what_it_takes_to_build_and_test(dist: Pat
         names = {member.name.removeprefix(f"{STEM}/") for member in archive.getmembers() if member.isfile()}
 
     files = {".gitignore", "CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml"}
-    assert names == repository(PACKAGE, "example_dags", "tests") | files
+    assert names == repository(PACKAGE, "example_dags") | files
 
 
 def test_the_metadata_says_what_it_is_and_what_it_needs(metadata: Message) -> None:
