@@ -371,12 +371,15 @@ _WRONG_TYPES = (
     '{"id": 5, "processing_status": [], "request_counts": "many", "created_at": {}, "expires_at": {}, "data": 7}'
 )
 _ENVELOPE = '{"type": "error", "error": {"type": "%s", "message": "No access from here."}}'
+_OPENAI = '{"error": {"message": "No such batch", "type": "invalid_request_error", "param": null, "code": "not_found"}}'
 _HTML = "<html><head><title>Blocked</title></head><body><h1>403 Forbidden</h1></body></html>\n"
 #: Foreign answers that prove nothing. All but the redirect leave the firewall's advice.
 FOREIGN = (
     _foreign("`404 page not found` as text", 404, _FIREWALL, body="404 page not found\n"),
     _foreign("a firewall's 403 as HTML", 403, _FIREWALL, body=_HTML),
     _foreign("a 401 in the API's format without a request ID", 401, _FIREWALL, body=_ENVELOPE % "authentication_error"),
+    _foreign("a 401 as text", 401, _FIREWALL, body="Unauthorized\n"),
+    _foreign("a gateway's 404 in OpenAI's format", 404, _FIREWALL, body=_OPENAI),
     _foreign("a redirect", 302, _REDIRECT, body="", headers={"location": "https://login.example.com/"}),
 )
 
