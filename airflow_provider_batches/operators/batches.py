@@ -78,6 +78,10 @@ class CancelBatchOperator(BatchTask):
             refuse_without_effect(kwargs.get("default_args"), "deferrable", "wait_for_completion=True")
         self.poll_interval = read_seconds("poll_interval", poll_interval)
         self.timeout = read_seconds("timeout", timeout)
+        waits = {"poll_interval": poll_interval != DEFAULT_POLL_INTERVAL, "timeout": timeout != DEFAULT_TIMEOUT}
+        for name, is_set in waits.items():
+            if is_set and not self.wait_for_completion:
+                refuse_without_effect(kwargs.get("default_args"), name, "wait_for_completion=True")
 
     def execute(self, context: Context) -> str:
         """Cancel the batch."""

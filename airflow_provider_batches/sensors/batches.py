@@ -125,6 +125,8 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         for way, is_set in ways.items():
             if is_set and not self.deferrable:
                 refuse_without_effect(kwargs.get("default_args"), way, "deferrable=True")
+        if self.reschedule and self.deferrable and not DEFAULT_DEFERRABLE:
+            refuse_without_effect(kwargs.get("default_args"), "mode", "deferrable=False")
         self._ti: Any = None
         self._wants_trigger_start = self.deferrable and start_from_trigger
         # A mapped task begins on a worker, which can read XComs.

@@ -47,9 +47,8 @@ def test_a_batch_has_to_be_named(operator: Any) -> None:
 
 
 def test_poll_interval_and_timeout_are_seconds_or_timedeltas() -> None:
-    operator = CancelBatchOperator(
-        task_id="task", batch_id="msgbatch_1", poll_interval=timedelta(minutes=1), timeout=timedelta(hours=1)
-    )
+    options: dict[str, Any] = {"poll_interval": timedelta(minutes=1), "timeout": timedelta(hours=1)}
+    operator = CancelBatchOperator(task_id="task", batch_id="msgbatch_1", wait_for_completion=True, **options)
     assert (operator.poll_interval, operator.timeout) == (60.0, 3600.0)
 
 
@@ -82,6 +81,15 @@ def test_deferrable_without_a_wait_is_an_error_when_the_dag_is_parsed(monkeypatc
     CancelBatchOperator(task_id="task", batch_id="msgbatch_1", default_args={"deferrable": True})
     monkeypatch.setattr(module, "DEFAULT_DEFERRABLE", True)
     CancelBatchOperator(task_id="task", batch_id="msgbatch_1", deferrable=True)
+
+
+@pytest.mark.parametrize("name", ["poll_interval", "timeout"])
+def test_an_option_of_the_wait_without_a_wait_is_an_error_when_the_dag_is_parsed(name: str) -> None:
+    option: dict[str, Any] = {name: 30}
+    with pytest.raises(ValueError, match=f"{name}: it has no effect without wait_for_completion=True"):
+        CancelBatchOperator(task_id="task", batch_id="msgbatch_1", **option)
+    CancelBatchOperator(task_id="task", batch_id="msgbatch_1", default_args=option)
+    CancelBatchOperator(task_id="task", batch_id="msgbatch_1", wait_for_completion=True, **option)
 
 
 @pytest.mark.parametrize("operator", [CancelBatchOperator, DeleteBatchOperator])

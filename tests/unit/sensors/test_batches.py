@@ -57,6 +57,12 @@ def test_the_interval_has_this_provider_s_name_and_airflow_s(name: str) -> None:
         _sensor(poll_interval=60, poke_interval=60)
 
 
+def test_a_mode_that_a_deferrable_wait_ignores_is_an_error_when_the_dag_is_parsed() -> None:
+    with pytest.raises(ValueError, match="mode: it has no effect without deferrable=False"):
+        _sensor(mode="reschedule", deferrable=True)
+    assert _sensor(mode="reschedule", deferrable=True, default_args={"mode": "reschedule"}).deferrable
+
+
 @pytest.mark.parametrize("name", ["start_from_trigger", "end_from_trigger"])
 def test_a_way_of_the_triggerer_without_deferrable_is_an_error_when_the_dag_is_parsed(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: it has no effect without deferrable=True"):
