@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import re
 import secrets
@@ -10,47 +9,28 @@ from collections.abc import Callable
 from dataclasses import asdict
 from email.utils import formatdate
 from hmac import compare_digest
-from typing import cast
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+from airflow_provider_batches.emulator import catalog
+from airflow_provider_batches.emulator.answering import fault_answer, page, refuse
 from airflow_provider_batches.emulator.asgi import Answer, Receive, Scope, Send, hang_up, read_body, send_answer
+from airflow_provider_batches.emulator.batch import Batch
 from airflow_provider_batches.emulator.behavior import Behavior
-from airflow_provider_batches.emulator.faults import Fault, FaultQueue, error_type
+from airflow_provider_batches.emulator.faults import Fault, FaultQueue
+from airflow_provider_batches.emulator.messages import compact
+from airflow_provider_batches.emulator.ratelimit import RateLimit
 from airflow_provider_batches.emulator.requestlog import LoggedRequest, RequestLog
+from airflow_provider_batches.emulator.seeding import fill, spread
 from airflow_provider_batches.emulator.settings import Settings
-from airflow_provider_batches.emulator.store import Batch, Store, new_batch_id, timestamp
-from airflow_provider_batches.emulator.validation import Refusal, check_requests
+from airflow_provider_batches.emulator.store import Store, new_batch_id
+from airflow_provider_batches.emulator.validation import Refusal, check_requests, read_json
 
 VERSIONS = ("2023-01-01", "2023-06-01", "2026-10-21")
 SECRET_HEADERS = ("x-api-key", "authorization")
-HTML = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr></body></html>\n"
-
-
-class RateLimit:
-    """A bucket that holds as many requests as are allowed a minute and fills up evenly."""
-
-    def __init__(self, per_minute: int | None) -> None:
-        self.limit = per_minute or 1_000_000
-        self.left = float(self.limit)
-        self._filled_at = 0.0
-
-    def take(self, now: float) -> float:
-        """Return 0 if the request may pass, otherwise the seconds until one may."""
-        self.left = min(self.limit, self.left + (now - self._filled_at) * self.limit / 60)
-        self._filled_at = now
-        if self.left < 1:
-            return (1 - self.left) * 60 / self.limit
-        self.left -= 1
-        return 0.0
-
-    def headers(self, now: float) -> dict[str, str]:
-        """Return the headers that tell a client how much is left."""
-        full_at = now + (self.limit - self.left) * 60 / self.limit
-        return {
-            "anthropic-ratelimit-requests-limit": str(self.limit),
-            "anthropic-ratelimit-requests-remaining": str(int(self.left)),
-            "anthropic-ratelimit-requests-reset": timestamp(full_at, "seconds"),
-        }
+#: What all documented `anthropic-beta` flags look like, and IDs of workspaces.
+BETA = re.compile(r"[a-z0-9-]+-\d{4}-\d{2}-\d{2}")
+WORKSPACE = re.compile(r"default|wrkspc_[A-Za-z0-9]+")
 
 
 #: Answers a request to ``/_emulator/...``: app, method, path, query, body.
@@ -77,11 +57,19 @@ class App:
             "cancel": self._cancel,
             "delete": self._delete,
             "results": self._results,
+            "models": self._models,
+            "model": self._model,
+            "count_tokens": self._count_tokens,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI has it."""
-        body = await read_body(receive, self.settings.max_bytes)
+        try:
+            body = await read_body(receive, self.settings.max_bytes, self.settings.body_seconds)
+        except asyncio.TimeoutError:
+            await send_answer(send, page(408))
+            hang_up(send, reset=False)
+            return
         if body is None:
             return
         path = scope["raw_path"].decode("latin-1")
@@ -97,7 +85,7 @@ class App:
             return  # the emulator stops and has closed the connection; uvicorn would log this as a crash
 
     def _log(self, scope: Scope, path: str) -> LoggedRequest:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _headers(scope)
         ways = [way for way, name in (("x-api-key", "x-api-key"), ("bearer", "authorization")) if name in headers]
         endpoint, batch_id = _route(scope["method"], path)
         entry = LoggedRequest(
@@ -121,14 +109,15 @@ class App:
             await asyncio.sleep(fault.delay)
         answer = Answer() if fault.spares_work else self._answer(scope, entry, body)
         if fault.answer_status is not None:
-            answer = _fault_answer(fault, scope, entry)
+            answer = fault_answer(fault, scope, entry)
         entry.status = None if fault.silent else answer.status
         if entry.endpoint in ("create", "cancel", "delete"):
             self.store.record("request", {**asdict(entry), "headers": {}})
         if self.settings.on_request is not None:
             self.settings.on_request(entry)
         if not fault.silent:
-            if self.behavior.request_id and not fault.html:
+            answer.headers.setdefault("date", formatdate(usegmt=True))
+            if self.behavior.request_id and not (fault.html or fault.gateway):
                 answer.headers.setdefault("request-id", entry.request_id)
             answer.headers.update(fault.headers)
             if await send_answer(send, answer, fault.cut_after, fault.cut_cleanly):
@@ -145,7 +134,7 @@ class App:
             self._check(scope, entry, headers)
             answer = self._handlers[entry.endpoint](scope, entry, body)
         except Refusal as e:
-            answer = _refuse(entry, e.status, str(e))
+            answer = refuse(entry, e.status, str(e))
             answer.headers.update(e.headers)
         answer.headers.update(headers)
         return answer
@@ -155,16 +144,24 @@ class App:
             if methods := _methods(entry.path):
                 raise Refusal(405, "Method Not Allowed", allow=", ".join(methods))
             raise Refusal(404, "Not found")
-        sent = dict(scope["headers"])
-        bearer = sent.get(b"authorization", b"")
-        key = sent.get(b"x-api-key") or (bearer[7:] if bearer[:7].lower() == b"bearer " else b"")
+        sent = _headers(scope)
+        bearer = sent.get("authorization", "")
+        key = sent.get("x-api-key") or (bearer[7:].strip() if bearer[:7].lower() == "bearer " else "")
         expected = self.settings.api_key
-        if not key or (expected is not None and not compare_digest(key, expected.encode())):
+        if not key or (expected is not None and not compare_digest(key.encode(), expected.encode())):
             raise Refusal(401, "invalid x-api-key" if key else "x-api-key header is required")
-        if b"anthropic-version" not in sent:
+        version = sent.get("anthropic-version")
+        if version is None:
             raise Refusal(400, "anthropic-version: header is required")
-        if sent[b"anthropic-version"].decode("latin-1") not in VERSIONS:
-            raise Refusal(400, "anthropic-version: is not a valid version")
+        if version not in VERSIONS:
+            raise Refusal(400, f'anthropic-version: "{version}" is not a valid version')
+        flags = [flag.strip() for flag in sent.get("anthropic-beta", "").split(",") if flag.strip()]
+        unknown = ", ".join(f"`{flag}`" for flag in flags if not BETA.fullmatch(flag))
+        if unknown and self.behavior.unknown_beta != 200:
+            raise Refusal(self.behavior.unknown_beta, f"Unexpected value(s) {unknown} for the `anthropic-beta` header.")
+        workspace, own = sent.get("anthropic-workspace-id"), self.settings.workspace_id
+        if workspace is not None and not (WORKSPACE.fullmatch(workspace) if own is None else workspace == own):
+            raise Refusal(403, f"This key has no access to workspace {workspace}.")
         now = self.store.clock.now()
         wait = self._rate_limit.take(now)
         headers.update(self._rate_limit.headers(now))
@@ -183,17 +180,21 @@ class App:
     def _create(self, scope: Scope, entry: LoggedRequest, body: bytearray) -> Answer:
         if len(body) > self.settings.max_bytes:
             raise Refusal(413, f"Request exceeds the maximum size of {self.settings.max_bytes} bytes")
-        custom_ids, model = check_requests(body, self.settings.max_requests)
+        settings = self.settings
+        requests = check_requests(body, settings.max_requests, _headers(scope)["anthropic-version"])
+        for i, request in enumerate(requests if self.behavior.invalid_params != 200 else []):
+            if request.problem:
+                raise Refusal(self.behavior.invalid_params, f"requests.{i}.params.{request.problem}")
         batch = Batch(
             id=new_batch_id(),
             created_at=self.store.clock.now(),
-            total=len(custom_ids),
-            batch_seconds=self.settings.batch_seconds,
-            cancel_seconds=self.settings.cancel_seconds,
-            errored=round(len(custom_ids) * self.settings.error_fraction),
-            custom_ids=custom_ids,
-            model=model,
+            total=len(requests),
+            batch_seconds=settings.batch_seconds,
+            cancel_seconds=settings.cancel_seconds,
+            ends=spread(len(requests), errored=round(len(requests) * settings.error_fraction)),
+            custom_ids=[request.custom_id for request in requests],
         )
+        fill(batch, requests, settings.answers, settings.outcomes)
         entry.batch_id = batch.id
         return self._show(self.store.add(batch), scope)
 
@@ -206,26 +207,35 @@ class App:
 
     def _list(self, scope: Scope, entry: LoggedRequest, body: bytearray) -> Answer:
         query = entry.query
-        limit = query.get("limit", "20")
-        if not re.fullmatch(r"\d{1,4}", limit) or not 1 <= int(limit) <= 1000:
-            raise Refusal(400, "limit: must be an integer from 1 to 1000")
+        limit, behavior = _limit(query), self.behavior
         after_id, before_id = query.get("after_id"), query.get("before_id")
         if after_id is not None and before_id is not None:
-            raise Refusal(400, "after_id and before_id cannot be given together")
+            if behavior.both_cursors != 200:
+                raise Refusal(behavior.both_cursors, "after_id and before_id cannot be given together")
+            before_id = None
         cursor = self.store.get(after_id or before_id or "")
-        if cursor is not None and cursor.deleted and self.behavior.list_deleted_cursor != 200:
-            raise Refusal(self.behavior.list_deleted_cursor, _MISSING)
+        if cursor is not None and cursor.deleted and behavior.list_deleted_cursor != 200:
+            raise Refusal(behavior.list_deleted_cursor, _MISSING)
         try:
-            batches, more = self.store.page(int(limit), after_id, before_id)
+            batches, more = self.store.page(limit, after_id, before_id, behavior.list_lag)
         except KeyError:
             raise Refusal(404, _MISSING) from None
         now, origin = self.store.clock.now(), _origin(scope)
-        data = b",".join([batch.render(now, self.behavior, origin) for batch in batches])
+        data = b",".join([batch.render(now, behavior, origin) for batch in batches])
         rest: dict[str, object] = {"has_more": more}
-        if batches or self.behavior.optional_fields == "null":
+        if batches or behavior.optional_fields == "null":
             rest["first_id"] = batches[0].id if batches else None
             rest["last_id"] = batches[-1].id if batches else None
-        return Answer(b'{"data":[%b],%b' % (data, json.dumps(rest).encode()[1:]))
+        return Answer(b'{"data":[%b],%b' % (data, compact(rest).encode()[1:]))
+
+    def _models(self, scope: Scope, entry: LoggedRequest, body: bytearray) -> Answer:
+        return _json(catalog.models(entry.query, _limit(entry.query)))
+
+    def _model(self, scope: Scope, entry: LoggedRequest, body: bytearray) -> Answer:
+        return _json(catalog.model(entry.batch_id or ""))
+
+    def _count_tokens(self, scope: Scope, entry: LoggedRequest, body: bytearray) -> Answer:
+        return _json(catalog.count_tokens(read_json(body)))
 
     def _cancel(self, scope: Scope, entry: LoggedRequest, body: bytearray) -> Answer:
         batch, behavior = self._find(entry), self.behavior
@@ -264,7 +274,7 @@ class App:
 
     def _find(self, entry: LoggedRequest, deleted_too: bool = False) -> Batch:
         batch = self.store.get(entry.batch_id or "")
-        if batch is None:
+        if batch is None or self.store.clock.now() < batch.created_at + self.behavior.retrieve_lag:
             raise Refusal(404, _MISSING)
         if batch.foreign:
             raise Refusal(self.behavior.other_workspace, _MISSING)
@@ -291,14 +301,21 @@ def _methods(path: str) -> dict[str, str]:
             return {"POST": "cancel"}
         case ["", "v1", "messages", "batches", _, "results"]:
             return {"GET": "results"}
+        case ["", "v1", "models"]:
+            return {"GET": "models"}
+        case ["", "v1", "models", _]:
+            return {"GET": "model"}
+        case ["", "v1", "messages", "count_tokens"]:
+            return {"POST": "count_tokens"}
     return {}
 
 
 def _route(method: str, path: str) -> tuple[str, str | None]:
     """Return the endpoint and the batch ID; split first, so that an ID may hold an escaped slash."""
     parts = path.split("/")
-    batch_id = unquote(parts[4]) if len(parts) > 4 and _methods(path) else None
-    return _methods(path).get(method, "unknown"), batch_id
+    place = 3 if parts[2:3] == ["models"] else 4
+    id_ = unquote(parts[place]) if len(parts) > place and _methods(path) else None
+    return _methods(path).get(method, "unknown"), id_
 
 
 def _query(scope: Scope) -> dict[str, str]:
@@ -309,31 +326,25 @@ def _origin(scope: Scope) -> str:
     return f"{scope['scheme']}://{dict(scope['headers']).get(b'host', b'').decode('latin-1')}"
 
 
-def _refuse(
-    entry: LoggedRequest, status: int, message: str, type_: str | None = None, code: str | None = None
-) -> Answer:
-    error: dict[str, object] = {"type": type_ or error_type(status), "message": message}
-    if code is not None:
-        error["details"] = {"error_code": code}
-    envelope = {"type": "error", "error": error, "request_id": entry.request_id}
-    return Answer(json.dumps(envelope).encode(), status)
-
-
-def _fault_answer(fault: Fault, scope: Scope, entry: LoggedRequest) -> Answer:
-    status = cast(int, fault.answer_status)
-    if status in (204, 304):
-        return Answer(b"", status, {})
-    if fault.html:
-        return Answer(HTML.format(f"{status} from a proxy").encode(), status, {"content-type": "text/html"})
-    if fault.body is not None:
-        return Answer(fault.body.encode() if isinstance(fault.body, str) else fault.body, status)
-    answer = _refuse(entry, status, fault.message, fault.error_type, fault.error_code)
-    if fault.redirect is not None:
-        query = scope["query_string"].decode("latin-1")
-        answer.headers["location"] = fault.redirect + entry.path + (f"?{query}" if query else "")
-    return answer
-
-
 def _deleted(batch: Batch, status: int) -> Answer:
-    body = json.dumps({"id": batch.id, "type": "message_batch_deleted"}).encode()
-    return Answer(b"", 204, {}) if status == 204 else Answer(body, status)
+    return Answer(b"", 204, {}) if status == 204 else _json({"id": batch.id, "type": "message_batch_deleted"}, status)
+
+
+def _json(content: dict[str, Any], status: int = 200) -> Answer:
+    return Answer(compact(content).encode(), status)
+
+
+def _limit(query: dict[str, str]) -> int:
+    limit = query.get("limit", "20")
+    if not re.fullmatch(r"\d{1,4}", limit) or not 1 <= int(limit) <= 1000:
+        raise Refusal(400, "limit: must be an integer from 1 to 1000")
+    return int(limit)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Return the headers; one that came more than once has all its values, as HTTP joins them."""
+    found: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key, text = name.decode("latin-1"), value.decode("latin-1").strip()
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found

@@ -21,11 +21,14 @@ class Answer:
     headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
 
 
-async def read_body(receive: Receive, max_bytes: int) -> bytearray | None:
-    """Read the request to its end, keeping little more than ``max_bytes``; None if the client left."""
+async def read_body(receive: Receive, max_bytes: int, seconds: float) -> bytearray | None:
+    """Read the request to its end, keeping little more than ``max_bytes``; None if the client left.
+
+    :raises asyncio.TimeoutError: nothing has come for so many seconds.
+    """
     body = bytearray()
     while True:
-        message = await receive()
+        message = await asyncio.wait_for(receive(), seconds)
         if message["type"] == "http.disconnect":
             return None
         if len(body) <= max_bytes:

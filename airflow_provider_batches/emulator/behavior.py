@@ -27,6 +27,15 @@ class Behavior:
     :param retrieve_deleted: status for every other call on a deleted batch.
     :param first_retrieve: 404: the first retrieve of each batch finds nothing.
     :param other_workspace: status for a batch of another workspace (see ``add_batch(foreign=True)``).
+    :param invalid_params: status for creating a batch of which some ``params`` are not valid (200: those requests end
+        as ``errored``, as the reference says).
+    :param both_cursors: status for a page with ``after_id`` and ``before_id`` (200: ``after_id`` counts; the SDKs' own
+        tests send both).
+    :param unknown_beta: status for an ``anthropic-beta`` flag that does not end in a date, as all documented ones do
+        (400: reported by users; 200: accepted).
+    :param list_lag: for how many seconds a new batch is not in the list yet (reported by users).
+    :param retrieve_lag: for how many seconds a new batch is not found yet (reported by users).
+    :param counts_lag: for how many seconds all counts of a new batch are 0 (reported by users).
     :param results_unended: status for the results of a batch that has not ended.
     :param results_archived: status for the results of an archived batch.
     :param results_host: origin that ``results_url`` names; empty: the one that was asked.
@@ -49,6 +58,12 @@ class Behavior:
     retrieve_deleted: int = _unknown(404)
     first_retrieve: int = _unknown(200, 404)
     other_workspace: int = _unknown(404, 403)
+    invalid_params: int = _unknown(200, 400)
+    both_cursors: int = _unknown(400, 200)
+    unknown_beta: int = _unknown(400, 200)
+    list_lag: float = _unknown(0.0)
+    retrieve_lag: float = _unknown(0.0)
+    counts_lag: float = _unknown(0.0, 1.0)
     results_unended: int = _unknown(400, 404, 409)
     results_archived: int = _unknown(404, 400, 410)
     results_host: str = _unknown("", "https://results.invalid")

@@ -70,6 +70,18 @@ def _clock(app: App, query: dict[str, str], data: Any) -> dict[str, Any]:
     return {"now": clock.now()}
 
 
+def _answers(app: App, query: dict[str, str], data: Any) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ValueError("The answers must be an object: each by its custom_id.")
+    app.settings.answers = data or None
+    return {"answers": len(data)}
+
+
+def _outcomes(app: App, query: dict[str, str], data: Any) -> dict[str, Any]:
+    app.settings.outcomes = dict(data) or None
+    return {"outcomes": len(data)}
+
+
 def _behavior(app: App, query: dict[str, str], data: Any) -> dict[str, Any]:
     return asdict(app.behavior)
 
@@ -103,6 +115,8 @@ _ACTIONS: dict[tuple[str, str], Callable[[App, dict[str, str], Any], dict[str, A
     ("POST", "faults"): _add_faults,
     ("DELETE", "faults"): _clear_faults,
     ("POST", "clock"): _clock,
+    ("POST", "answers"): _answers,
+    ("POST", "outcomes"): _outcomes,
     ("GET", "behavior"): _behavior,
     ("POST", "behavior"): _change_behavior,
     ("DELETE", "behavior"): _reset_behavior,

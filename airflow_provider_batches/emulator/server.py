@@ -4,7 +4,7 @@ import ipaddress
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow_provider_batches.emulator.behavior import Behavior
 from airflow_provider_batches.emulator.clock import Clock
 from airflow_provider_batches.emulator.faults import ArmedFault, Fault
+from airflow_provider_batches.emulator.messages import Answers
 from airflow_provider_batches.emulator.requestlog import LoggedRequest
 from airflow_provider_batches.emulator.seeding import seed
 from airflow_provider_batches.emulator.settings import Settings
@@ -39,6 +40,14 @@ class Emulator:
     :param cancel_seconds: how long a canceled batch takes to end; 0: it has ended when next looked at.
     :param requests_per_minute: limit for all batch endpoints together; None: no limit.
     :param error_fraction: share of the requests that end as ``errored``.
+    :param answers: what requests are answered with: a dict by ``custom_id``, or a function of the request
+        (``{"custom_id", "params"}``). An answer is the text; a list of content blocks; a dict with fields of the
+        message (``content``, ``stop_reason``, ``usage`` ...), or with ``error`` (``{"type", "message"}``); None for the
+        default: JSON or a call of a tool if the request's ``output_config`` or ``tool_choice`` asks for it, else a
+        fixed text.
+    :param outcomes: how requests end, by ``custom_id``: ``errored``, ``canceled``, ``expired``.
+    :param workspace_id: the only workspace that the header may name; None: any that looks like one.
+    :param body_seconds: after how long without a byte an incomplete request is answered with 408.
     :param behavior: how it behaves where the API's behavior is not known; see `Behavior`.
     :param state: file that keeps batches and clock over a restart of the process.
     :param allow_remote: listen on other than loopback addresses too. Anybody who reaches the port can then read
@@ -61,6 +70,10 @@ class Emulator:
         cancel_seconds: float = 0.0,
         requests_per_minute: int | None = None,
         error_fraction: float = 0.0,
+        answers: Answers | None = None,
+        outcomes: Mapping[str, str] | None = None,
+        workspace_id: str | None = None,
+        body_seconds: float = 60.0,
         behavior: Behavior | None = None,
         state: str | Path | None = None,
         allow_remote: bool = False,
@@ -85,6 +98,10 @@ class Emulator:
             cancel_seconds=cancel_seconds,
             requests_per_minute=requests_per_minute,
             error_fraction=error_fraction,
+            answers=answers,
+            outcomes=outcomes,
+            workspace_id=workspace_id,
+            body_seconds=body_seconds,
             max_requests=max_requests,
             max_bytes=max_bytes,
             log_size=log_size,
@@ -126,6 +143,24 @@ class Emulator:
         self._app.behavior = behavior
 
     @property
+    def answers(self) -> Answers | None:
+        """What batches that are created from now on are answered with; see `Emulator`."""
+        return self._settings.answers
+
+    @answers.setter
+    def answers(self, answers: Answers | None) -> None:
+        self._settings.answers = answers
+
+    @property
+    def outcomes(self) -> Mapping[str, str] | None:
+        """How requests of batches that are created from now on end, by ``custom_id``; see `Emulator`."""
+        return self._settings.outcomes
+
+    @outcomes.setter
+    def outcomes(self, outcomes: Mapping[str, str] | None) -> None:
+        self._settings.outcomes = outcomes
+
+    @property
     def requests(self) -> list[LoggedRequest]:
         """The requests so far, oldest first; at most ``log_size``."""
         return list(self._app.log.entries)
@@ -148,11 +183,13 @@ class Emulator:
 
     def add_batch(
         self,
-        requests: int | list[Any] = 100,
+        requests: int | Sequence[Any] = 100,
         *,
+        id: str | None = None,
         status: str | None = None,
         age_seconds: float = 0.0,
-        outcomes: dict[str, int] | None = None,
+        outcomes: Mapping[str, Any] | None = None,
+        answers: Answers | None = None,
         result_bytes: int = 0,
         batch_seconds: float | None = None,
         cancel_seconds: float | None = None,
@@ -161,10 +198,13 @@ class Emulator:
         """Add a batch without HTTP and return its ID.
 
         :param requests: how many, or a list of custom IDs or of requests as they are created with.
+        :param id: its ID; by default a new one.
         :param status: ``in_progress`` (ends ``batch_seconds`` from now), ``canceling`` (ends ``cancel_seconds``
             from now, in an hour if that is 0), ``ended``, or None: what its age makes of it.
         :param age_seconds: how long ago it was created.
-        :param outcomes: how many requests end as ``succeeded``, ``errored``, ``canceled`` and ``expired``.
+        :param outcomes: how many requests end as ``succeeded``, ``errored``, ``canceled`` and ``expired``; or how those
+            of some custom IDs end.
+        :param answers: what its requests are answered with, if not what the emulator's are.
         :param result_bytes: about how large its results are in all; filled up with text.
         :param batch_seconds: how long it takes, if not as long as others.
         :param cancel_seconds: how long a cancel takes, if not as long as for others.
@@ -175,9 +215,11 @@ class Emulator:
             self._store,
             self._settings,
             requests,
+            id=id,
             status=status,
             age_seconds=age_seconds,
             outcomes=outcomes,
+            answers=answers,
             result_bytes=result_bytes,
             batch_seconds=batch_seconds,
             cancel_seconds=cancel_seconds,

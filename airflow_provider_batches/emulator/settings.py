@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from airflow_provider_batches.emulator.messages import Answers
 from airflow_provider_batches.emulator.requestlog import LoggedRequest
 
 
@@ -18,4 +19,8 @@ class Settings:
     max_requests: int = 100_000
     max_bytes: int = 256 * 1024 * 1024
     log_size: int = 10_000
+    body_seconds: float = 60.0
+    workspace_id: str | None = None
+    answers: Answers | None = None
+    outcomes: Mapping[str, str] | None = None
     on_request: Callable[[LoggedRequest], None] | None = None

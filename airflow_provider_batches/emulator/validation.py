@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any, NamedTuple
 
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+#: What `params` of a batch may not have, by version.
+REMOVED = {"2026-10-21": frozenset({"speed", "temperature", "top_p", "top_k"})}
+NEVER = frozenset({"speed"})
 
 
 class Refusal(Exception):
@@ -15,17 +19,38 @@ class Refusal(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def check_requests(body: bytes | bytearray, max_requests: int) -> tuple[list[str], str]:
-    """Check the body of a create as the API does; return the custom IDs and the first request's model.
+class Accepted(NamedTuple):
+    """A request of a batch; `problem` is why it will end as `errored`, if its `params` are not valid."""
 
-    :raises Refusal: if it is not acceptable, with the place and the reason.
+    custom_id: str
+    params: dict[str, Any]
+    problem: str | None
+
+
+def read_json(body: bytes | bytearray) -> dict[str, Any]:
+    """Return the object of a request's body.
+
+    :raises Refusal: it is not strict JSON, or no object.
     """
     try:
-        payload = json.loads(body)
-    except ValueError:
+        payload = json.loads(body, parse_constant=_no_json)
+    except (ValueError, RecursionError):
         raise Refusal(400, "The request body is not valid JSON.") from None
     if not isinstance(payload, dict):
         raise Refusal(400, "The request body must be an object.")
+    return payload
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON.")
+
+
+def check_requests(body: bytes | bytearray, max_requests: int, version: str) -> list[Accepted]:
+    """Check the body of a create as the API does when it is sent, and each request's `params` as it does later.
+
+    :raises Refusal: if it is not acceptable, with the place and the reason.
+    """
+    payload = read_json(body)
     for name in payload.keys() - {"requests"}:
         raise Refusal(400, f"{name}: Extra inputs are not permitted")
     requests = payload.get("requests")
@@ -33,7 +58,7 @@ def check_requests(body: bytes | bytearray, max_requests: int) -> tuple[list[str
         raise Refusal(400, "requests: must be a list of at least one request")
     if len(requests) > max_requests:
         raise Refusal(400, f"requests: at most {max_requests} are allowed")
-    seen: dict[str, None] = {}
+    accepted, seen = [], set()
     for i, request in enumerate(requests):
         at = f"requests.{i}"
         if not isinstance(request, dict) or request.keys() != {"custom_id", "params"}:
@@ -43,13 +68,23 @@ def check_requests(body: bytes | bytearray, max_requests: int) -> tuple[list[str
             raise Refusal(400, f"{at}.custom_id: must match ^[a-zA-Z0-9_-]{{1,64}}$")
         if custom_id in seen:
             raise Refusal(400, f"{at}.custom_id: {custom_id} is not unique in this batch")
-        seen[custom_id] = None
+        seen.add(custom_id)
         if not isinstance(params, dict):
             raise Refusal(400, f"{at}.params: must be an object")
-        if not isinstance(params.get("model"), str) or not params["model"]:
-            raise Refusal(400, f"{at}.params.model: Field required")
-        if type(params.get("max_tokens")) is not int or params["max_tokens"] < 1:
-            raise Refusal(400, f"{at}.params.max_tokens: must be an integer of at least 1")
-        if not isinstance(params.get("messages"), list) or not params["messages"]:
-            raise Refusal(400, f"{at}.params.messages: at least one message is required")
-    return list(seen), requests[0]["params"]["model"]
+        accepted.append(Accepted(custom_id, params, problem_of(params, version)))
+    return accepted
+
+
+def problem_of(params: dict[str, Any], version: str) -> str | None:
+    """Return what is wrong with the `params` of a request, None if nothing is."""
+    if not isinstance(params.get("model"), str) or not params["model"]:
+        return "model: Field required"
+    if type(params.get("max_tokens")) is not int or params["max_tokens"] < 1:
+        return "max_tokens: must be an integer of at least 1"
+    if not isinstance(params.get("messages"), list) or not params["messages"]:
+        return "messages: at least one message is required"
+    if params.get("stream"):
+        return "stream: is not supported in a batch"
+    for name in REMOVED.get(version, NEVER) & params.keys():
+        return f"{name}: Extra inputs are not permitted"
+    return None

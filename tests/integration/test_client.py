@@ -47,6 +47,7 @@ from airflow_provider_batches.emulator import Behavior, Emulator, Fault
 LONG_AGO = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
 KEY = "sk-ant-canary-0123456789abcdef"
 PARAMS = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
+BETAS = ("message-batches-2024-09-24", "output-300k-2026-03-24")
 REQUESTS = [{"custom_id": f"request-{i}", "params": PARAMS} for i in range(3)]
 RETRIEVE, LIST, CANCEL, DELETE, RESULTS = "retrieve", "page", "cancel", "delete", "results"
 ON_A_BATCH = [RETRIEVE, CANCEL, DELETE, RESULTS]
@@ -254,7 +255,8 @@ class TestCreate:
     def test_returns_it_with_the_request_id(self, client, api):
         assert client.create(REQUESTS).request_id == api.requests[0].request_id
 
-    def test_is_refused_with_the_apis_reason(self, client):
+    def test_is_refused_with_the_apis_reason(self, client, api):
+        api.behavior = Behavior(invalid_params=400)
         with pytest.raises(APIStatusError, match="Could not create a batch: 400 invalid_request_error"):
             client.create([{"custom_id": "a", "params": {"model": 5}}])
 
@@ -669,7 +671,7 @@ class TestHeaders:
     def test_are_sent_with_every_call(self, name, connect, api):
         client = connect(
             anthropic_version="2026-10-21",
-            anthropic_beta="a,b",
+            anthropic_beta=",".join(BETAS),
             workspace_id="wrkspc_1",
             headers={"X-Mine": "1"},
             user_agent="agent/1",
@@ -678,7 +680,7 @@ class TestHeaders:
         client.create(REQUESTS) if name == "create" else call(client, name, batch_id)
         names = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id", "x-mine", "user-agent", "accept")
         sent = {tuple(request.headers.get(name) for name in names) for request in api.requests}
-        assert sent == {("2026-10-21", "a,b", "wrkspc_1", "1", "agent/1", "application/json")}
+        assert sent == {("2026-10-21", ",".join(BETAS), "wrkspc_1", "1", "agent/1", "application/json")}
 
     def test_are_no_more_than_these_by_default(self, client, api):
         client.page()

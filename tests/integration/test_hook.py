@@ -127,15 +127,16 @@ def test_without_a_scheme_the_host_is_spoken_to_encrypted(fields: dict[str, Any]
 
 def test_a_connection_written_as_a_uri_serves_too(api: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     host, key = quote("http://127.0.0.1", safe=""), quote(str(api.api_key))
-    extra = "timeout=5&max_retries=1&verify=false&allow_http=true&anthropic_beta=a,b&headers=" + quote(
-        '{"x-team": "s"}'
+    extra = (
+        "timeout=5&max_retries=1&verify=false&allow_http=true&anthropic_beta=one-2026-01-01,two-2026-01-01&headers="
+        + quote('{"x-team": "s"}')
     )
     monkeypatch.setenv("AIRFLOW_CONN_BY_URI", f"anthropic-batches://:{key}@{host}:{_port(api)}/?{extra}")
     hook = BatchesHook("by_uri")
 
     assert hook.test_connection()[0]
     assert (hook.settings.timeout, hook.settings.max_retries, hook.settings.verify) == (5.0, 1, False)
-    assert api.requests[0].headers["anthropic-beta"] == "a,b"
+    assert api.requests[0].headers["anthropic-beta"] == "one-2026-01-01,two-2026-01-01"
     assert api.requests[0].headers["x-team"] == "s"
 
 
@@ -145,7 +146,7 @@ def test_what_the_form_saves_reaches_the_wire(api: Emulator, connect: Connect) -
         extra={
             "auth_scheme": "bearer",
             "anthropic_version": "2026-10-21",
-            "anthropic_beta": "one, two",
+            "anthropic_beta": "one-2026-01-01, two-2026-01-01",
             "workspace_id": "wrkspc_1",
             "headers": '{"X-Team": "search"}',
             "timeout": 5,
@@ -159,7 +160,11 @@ def test_what_the_form_saves_reaches_the_wire(api: Emulator, connect: Connect) -
     request = api.requests[0]
     assert request.auth == "bearer"
     sent = {name: request.headers.get(name) for name in ("anthropic-version", "anthropic-beta", "x-team")}
-    assert sent == {"anthropic-version": "2026-10-21", "anthropic-beta": "one,two", "x-team": "search"}
+    assert sent == {
+        "anthropic-version": "2026-10-21",
+        "anthropic-beta": "one-2026-01-01,two-2026-01-01",
+        "x-team": "search",
+    }
     assert request.headers["anthropic-workspace-id"] == "wrkspc_1"
 
 
