@@ -23,7 +23,14 @@ AIRFLOW = ("apache-airflow", "apache-airflow-core", "apache-airflow-task-sdk")
 HELD = (*AIRFLOW, "asgiref", "fsspec", "httpx", "pydantic", "uvicorn")
 LAST_DAY = max(environment.day for environment in ENVIRONMENTS.values())
 # tests/system and tests/kills each start a real Airflow, for what happens only between scheduler and triggerer.
-TESTS = ("tests/unit", "tests/integration", "tests/dags", "tests/system/test_waits_without_worker.py", "tests/kills")
+TESTS = (
+    "tests/unit",
+    "tests/integration",
+    "tests/dags",
+    "tests/examples",
+    "tests/system/test_waits_without_worker.py",
+    "tests/kills",
+)
 
 
 def install(session: nox.Session, environment: Environment) -> None:

@@ -53,6 +53,15 @@ def task_states(ti: Any) -> list[str | None]:
     return list(RuntimeTaskInstance.get_task_states(**which).get(ti.run_id, {}).values())
 
 
+def dag_bag(folder: str) -> Any:
+    """Return the DAGs of a folder, or of a file."""
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # before 3.2
+        from airflow.models.dagbag import DagBag
+    return DagBag(folder)
+
+
 class TaskMemory:
     """Stores small JSON values of a task over its tries, which lose their XComs: in the task's state store, or before
     Airflow 3.3 in Variables.

@@ -1,14 +1,10 @@
-"""What all tests share: an Airflow of their own, in a temporary folder that exists before Airflow is imported."""
+"""What all tests share. Their Airflow is in a temporary folder: see `airflow_dags_folder` in pyproject.toml."""
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -16,29 +12,12 @@ import pytest
 
 from tests.versions import skip_what_this_airflow_lacks
 
-ROOT = Path(__file__).parents[1]
-
-
-def _isolate() -> None:
-    # Nothing of the developer's own Airflow or account reaches the tests.
-    for name in list(os.environ):
-        if name.startswith(("AIRFLOW", "ANTHROPIC")):
-            del os.environ[name]
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    home = tempfile.mkdtemp(prefix=f"airflow-tests-{worker}-")
-    atexit.register(shutil.rmtree, home, ignore_errors=True)
-    os.environ.update(
-        {
-            "AIRFLOW_HOME": home,
-            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        }
-    )
-
-
-_isolate()
-
-pytest_plugins = ["airflow_provider_batches.emulator.pytest_plugin"]
+#: What this package's own plugin sets.
+SET = ("HOME", "_CORE__DAGS_FOLDER", "_CORE__LOAD_EXAMPLES", "_DATABASE__SQL_ALCHEMY_CONN")
+# Nothing of the developer's own Airflow or account reaches the tests.
+for name in list(os.environ):
+    if name.startswith(("AIRFLOW", "ANTHROPIC")) and name.removeprefix("AIRFLOW_") not in SET:
+        del os.environ[name]
 
 
 @pytest.fixture(autouse=True)
@@ -77,18 +56,13 @@ def server_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return set_answer
 
 
-@pytest.fixture(scope="session")
-def airflow_db() -> None:
-    """Make Airflow's metadata database, once for each worker process of the test run; it takes some seconds."""
-    from airflow.utils.db import initdb
-
-    initdb()
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker is left alone with it in the end."""
+    for item in items:
+        if "run_dag" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.feature("dag_test"))
     skip_what_this_airflow_lacks(items)
-    folders = ("system", "dags", "packaging", "integration")
+    folders = ("system", "dags", "examples", "packaging", "integration")
     items.sort(key=lambda item: next((i for i, name in enumerate(folders) if name in item.path.parts), len(folders)))
 
 

@@ -5,7 +5,6 @@ import secrets
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,7 @@ class Store:
         """Take in a new batch."""
         with self.lock:
             self._add(batch)
-            known = asdict(batch)
-            self.record("add", {k: v for k, v in known.items() if not k.startswith("_")})
+            self.record("add", {k: v for k, v in vars(batch).items() if not k.startswith("_")})
         return batch
 
     def _add(self, batch: Batch) -> None:

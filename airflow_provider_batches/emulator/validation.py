@@ -60,17 +60,16 @@ def check_requests(body: bytes | bytearray, max_requests: int, version: str) -> 
         raise Refusal(400, f"requests: at most {max_requests} are allowed")
     accepted, seen = [], set()
     for i, request in enumerate(requests):
-        at = f"requests.{i}"
         if not isinstance(request, dict) or request.keys() != {"custom_id", "params"}:
-            raise Refusal(400, f"{at}: must be an object with custom_id and params")
+            raise Refusal(400, f"requests.{i}: must be an object with custom_id and params")
         custom_id, params = request["custom_id"], request["params"]
         if not isinstance(custom_id, str) or not CUSTOM_ID.fullmatch(custom_id):
-            raise Refusal(400, f"{at}.custom_id: must match ^[a-zA-Z0-9_-]{{1,64}}$")
+            raise Refusal(400, f"requests.{i}.custom_id: must match ^[a-zA-Z0-9_-]{{1,64}}$")
         if custom_id in seen:
-            raise Refusal(400, f"{at}.custom_id: {custom_id} is not unique in this batch")
+            raise Refusal(400, f"requests.{i}.custom_id: {custom_id} is not unique in this batch")
         seen.add(custom_id)
         if not isinstance(params, dict):
-            raise Refusal(400, f"{at}.params: must be an object")
+            raise Refusal(400, f"requests.{i}.params: must be an object")
         accepted.append(Accepted(custom_id, params, problem_of(params, version)))
     return accepted
 
@@ -85,6 +84,7 @@ def problem_of(params: dict[str, Any], version: str) -> str | None:
         return "messages: at least one message is required"
     if params.get("stream"):
         return "stream: is not supported in a batch"
-    for name in REMOVED.get(version, NEVER) & params.keys():
-        return f"{name}: Extra inputs are not permitted"
+    removed = REMOVED.get(version, NEVER)
+    if not removed.isdisjoint(params):
+        return f"{min(removed & params.keys())}: Extra inputs are not permitted"
     return None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,18 +32,37 @@ def test_the_dag_is_short() -> None:
 
 
 @pytest.mark.feature("dag_test")
-def test_the_dag_and_its_test_run(
-    airflow_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_emulator: Emulator
+def test_the_dag_stops_a_batch(
+    run_dag: Callable[..., Any], batches_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "dags").mkdir()
-    (tmp_path / "dags" / "stop_batch.py").write_text(code("def stop_batch("))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path / "dags"))
-    namespace: dict[str, Any] = {}
-    exec(code("def test_the_batch_is_gone"), namespace)
-    test: Callable[..., None] = namespace["test_the_batch_is_gone_in_the_end"]
+    (tmp_path / "stop_batch.py").write_text(code("def stop_batch("))
+    monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path))
+    batch_id = batches_emulator.add_batch(requests=100, status="in_progress")
 
-    test(batches_emulator)
+    assert run_dag("stop_batch", {"batch_id": batch_id}).state == "success"
+    assert batches_emulator.batch(batch_id) is None
+
+
+@pytest.mark.feature("dag_test")
+def test_the_page_on_testing_is_green_in_an_empty_folder(tmp_path: Path) -> None:
+    (settings,) = re.findall(r"```toml\n(.*?)```", PAGES["docs/testing.md"], re.DOTALL)
+    files = {
+        "pyproject.toml": settings,
+        "dags/classify_tickets.py": code("def classify_tickets("),
+        "tests/test_classify_tickets.py": code("def test_tickets("),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTEST"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_test_of_50_tickets_is_short() -> None:
+    assert len(code("def test_tickets(").splitlines()) <= 15
 
 
 @pytest.mark.parametrize("field", EXTRA_FIELDS)

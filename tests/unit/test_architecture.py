@@ -39,9 +39,8 @@ ALLOWED: dict[str, set[str]] = {
     "operators": {"_compat", "api", "_arguments", "waiting", "storage", "results", "teardown", "hooks", "_base"},
     "sensors": {"airflow", "_compat", "api", "_arguments", "_on_kill", "waiting", "hooks", "triggers", "_base"},
     "get_provider_info": {"version"},
+    "pytest_plugin": {"pytest"},
 }
-#: What single files may import beyond that.
-EXCEPTIONS = {"emulator/pytest_plugin.py": {"pytest"}}
 #: What is imported in functions or for type checkers only: it is missing, or costs time, where the room is imported.
 LATER = {
     "emulator": {"uvicorn"},
@@ -49,11 +48,12 @@ LATER = {
     "hooks": {"wtforms"},
     "operators": {"airflow"},
     "get_provider_info": {"hooks"},
+    "pytest_plugin": {"airflow", "sqlalchemy", "_compat", "emulator"},
 }
 #: Packages that are not named as they are imported.
 DISTRIBUTIONS = {"airflow": "apache-airflow"}
 #: Packages that are imported only where they are installed anyway: by pytest, and by an Airflow with the old form.
-UNDECLARED = {"pytest", "wtforms"}
+UNDECLARED = {"pytest", "sqlalchemy", "wtforms"}
 #: Words of Airflow's world. A "connection" may be one of the network, but "the connection's" is a setting's.
 AIRFLOWS_WORDS = re.compile(
     r"\b(airflow|dags?|sensors?|operators?|triggers?|triggerers?|xcoms?|conn_id|the connection's)\b|\.expand\(",
@@ -130,7 +130,7 @@ def foreign(path, tree):
 
 def forbidden(path, tree):
     room, relative = room_of(path), path.relative_to(ROOT)
-    allowed = ALLOWED[room] | EXCEPTIONS.get(relative.as_posix(), set())
+    allowed = ALLOWED[room]
     later = LATER.get(room, set())
     return [
         f"{relative}:{found.line} imports {found.name}"
@@ -245,7 +245,7 @@ def test_a_room_uses_all_that_it_may_import(room):
     used = {place for path in files for _, place in foreign(path, parse(path))}
 
     assert files
-    assert used - {"pytest"} == ALLOWED[room] | LATER.get(room, set())
+    assert used == ALLOWED[room] | LATER.get(room, set())
 
 
 def test_what_is_imported_is_declared_and_nothing_else():
@@ -296,7 +296,7 @@ class TestTheseTests:
         ("file", "source"),
         [
             ("api/client.py", "import asyncio, httpx\nfrom .models import MessageBatch"),
-            ("emulator/pytest_plugin.py", "import pytest"),
+            ("pytest_plugin.py", "import pytest"),
             ("hooks/form.py", "def f():\n    import wtforms"),
             ("operators/batches.py", "if TYPE_CHECKING:\n    from airflow.sdk import Context"),
             ("hooks/connection.py", "from airflow_provider_batches import __version__"),

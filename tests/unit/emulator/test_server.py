@@ -15,8 +15,6 @@ from airflow_provider_batches.emulator import Emulator
 
 from .conftest import BATCHES, connect
 
-pytest_plugins = ["pytester"]
-
 
 def test_the_context_serves_and_then_frees_its_port():
     with Emulator() as api, connect(api) as http:
@@ -130,29 +128,3 @@ def test_importing_it_imports_nothing_heavy():
         "print([m for m in ('uvicorn', 'asyncio', 'airflow', 'httpx', 'pytest') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
-
-
-def test_the_fixture_runs_an_emulator_and_sets_the_connection(pytester, monkeypatch):
-    monkeypatch.delenv("AIRFLOW_CONN_ANTHROPIC_DEFAULT", raising=False)
-    pytester.makeconftest('pytest_plugins = ["airflow_provider_batches.emulator.pytest_plugin"]')
-    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function")
-    pytester.makepyfile(
-        """
-        import json, os, pytest
-
-        def connection():
-            return json.loads(os.environ["AIRFLOW_CONN_ANTHROPIC_DEFAULT"])
-
-        def test_by_default(batches_emulator):
-            assert connection()["host"] == batches_emulator.url
-
-        @pytest.mark.batches_emulator(api_key="other", batch_seconds=0)
-        def test_with_options(batches_emulator):
-            assert connection()["password"] == "other"
-            assert batches_emulator.batch(batches_emulator.add_batch())["processing_status"] == "ended"
-
-        def test_afterwards():
-            assert "AIRFLOW_CONN_ANTHROPIC_DEFAULT" not in os.environ
-        """
-    )
-    pytester.runpytest_inprocess("--strict-markers", "-p", "no:cacheprovider").assert_outcomes(passed=3)
