@@ -1,4 +1,4 @@
-"""Reads arguments as templates and upstream tasks give them, often as text; InvalidArgumentError says what is wrong."""
+"""Parses arguments, which templates and upstream tasks often render as text. Raises InvalidArgumentError."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ def read_batch_id(value: object) -> str:
     """Return the ID of one batch."""
     if isinstance(value, (list, tuple, set)) or (isinstance(value, str) and "," in value):
         raise InvalidArgumentError(
-            "batch_id", f"expected the ID of one batch, got {shown(value)}. For several use .expand(batch_id=[...])."
+            "batch_id", f"expected one batch ID, got {shown(value)}. For several, use .expand(batch_id=[...])."
         )
     return _check_id(value, "batch_id")
 
 
 def _check_id(value: object, field: str) -> str:
     if value is None or (isinstance(value, str) and value.strip() in ("", "None", "null")):
-        raise InvalidArgumentError(field, f"got {shown(value)}; the upstream task or template gave no ID.")
+        raise InvalidArgumentError(field, f"got {shown(value)}; the upstream task or template returned no ID.")
     if isinstance(value, (dict, MessageBatch)):
         raise InvalidArgumentError(field, f"got a batch, {shown(value)}; pass its ID, batch.id or batch['id'].")
     if isinstance(value, (list, tuple, set)):
-        raise InvalidArgumentError(field, f"got {shown(value)} within a list; pass one flat list of IDs.")
+        raise InvalidArgumentError(field, f"got {shown(value)} inside a list; pass one flat list of IDs.")
     return check_batch_id(value, field)
 
 
 def read_batch_ids(value: object, field: str = "batch_id") -> list[str]:
-    """Return the IDs, each once, in their order: of one batch, of a list of them, or of a text that shows a list."""
+    """Return IDs without duplicates, in order, from one ID, a list of IDs, or the text of a list."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         text, value = value, read_literal(value)
         if value is None:
@@ -45,20 +45,20 @@ def read_batch_ids(value: object, field: str = "batch_id") -> list[str]:
 
 
 def _items(sequence: Sequence[object]) -> list[object]:
-    """Return what a sequence holds, which may be fetched only now, like the output of a mapped task."""
+    """Return the items of a sequence, which Airflow may fetch lazily, as for a mapped task's output."""
     try:
         return list(sequence[:])
     except TypeError:
-        # Not every such sequence takes a slice. If fetching an item fails, an iterator may end as if it were the last.
+        # Some do not support slices. Not an iterator, which may end silently if fetching an item fails.
         return [sequence[index] for index in range(len(sequence))]
 
 
 def read_literal(text: str) -> object:
-    """Return the Python literal that a text shows, as a template renders one to text; None if it shows none."""
+    """Return the Python literal in a text, as rendered by a template; None if it is not valid."""
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        # Python raises the last two for thousands of signs or brackets.
+        # Python raises the last two for thousands of nested signs or brackets.
         return None
 
 
@@ -71,7 +71,7 @@ def read_seconds(name: str, value: object) -> float:
 
 
 def read_count(name: str, value: object) -> int:
-    """Return a whole number above 0."""
+    """Return a whole number above 0, which may be given as text."""
     number: object = value
     if isinstance(value, str) and value.isascii() and value.strip().isdigit():
         with suppress(ValueError):  # of thousands of digits
@@ -82,7 +82,7 @@ def read_count(name: str, value: object) -> int:
 
 
 def read_flag(name: str, value: object) -> bool:
-    """Return True or False."""
+    """Return True or False, which may be given as text."""
     flag = {"true": True, "false": False}.get(value.strip().lower()) if isinstance(value, str) else value
     if not isinstance(flag, bool):
         raise InvalidArgumentError(name, f"got {shown(value)}; it must be True or False.")

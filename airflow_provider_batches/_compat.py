@@ -1,7 +1,7 @@
-"""The only file that knows that Airflow versions differ: each name from where the installed Airflow has it."""
+"""Imports that depend on the Airflow version. No other module depends on it."""
 
 # mypy: ignore-errors
-# (checked against one Airflow, where the other versions' places are missing)
+# (mypy runs with one Airflow version, and cannot resolve imports of other versions)
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ TaskDeferralError = exceptions.TaskDeferralError
 TaskDeferralTimeout = exceptions.TaskDeferralTimeout
 
 AIRFLOW_VERSION: str = __version__
-#: Whether a task can begin in the triggerer (`start_from_trigger`).
+#: Whether a task can start in the triggerer (`start_from_trigger`).
 STARTS_FROM_TRIGGER = tuple(int(part) for part in AIRFLOW_VERSION.split(".")[:2]) >= (3, 3)
 
 
 def task_ids(context: Mapping[str, Any]) -> list[str]:
-    """Return what tells a task from all others: the IDs of its DAG, its run and itself, and its map index."""
+    """Return what identifies a task instance: DAG ID, run ID, task ID and map index."""
     return [str(getattr(context["ti"], name, "")) for name in ("dag_id", "run_id", "task_id", "map_index")]
 
 
 def task_states(ti: Any) -> list[str | None]:
-    """Return the states that Airflow's API server has for a task instance, on a worker or in the triggerer."""
+    """Return a task instance's states from Airflow's API server. Works on a worker and in the triggerer."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     which = {"dag_id": ti.dag_id, "run_ids": [ti.run_id], "task_ids": [ti.task_id], "map_index": ti.map_index}
@@ -54,7 +54,7 @@ def task_states(ti: Any) -> list[str | None]:
 
 
 def dag_bag(folder: str) -> Any:
-    """Return the DAGs of a folder, or of a file."""
+    """Return the DAGs of a folder or a file."""
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:  # before 3.2
@@ -63,8 +63,8 @@ def dag_bag(folder: str) -> Any:
 
 
 class TaskMemory:
-    """Stores small JSON values of a task over its tries, which lose their XComs: in the task's state store, or before
-    Airflow 3.3 in Variables.
+    """Stores small JSON values that survive retries, unlike XComs: in the task state store, or before Airflow 3.3 in
+    Variables.
     """
 
     def __init__(self, context: Mapping[str, Any]) -> None:
@@ -74,7 +74,7 @@ class TaskMemory:
         self._ids = task_ids(context)
 
     def get(self, key: str) -> Any:
-        """Return a value, None if there is none."""
+        """Return a value; None if it is not stored."""
         if self.expires:
             return self._store.get(key)
         return Variable.get(self._name(key), default=None, deserialize_json=True)
@@ -94,8 +94,8 @@ class TaskMemory:
             Variable.delete(self._name(key))
 
     def _name(self, key: str) -> str:
-        # Airflow allows 250 characters, and as many for each of the IDs. A whole name never equals a shortened one: it
-        # has a map index in place of the hash.
+        # Airflow allows 250 characters, and each ID alone may have as many. A shortened name cannot equal a full one,
+        # which has a map index in place of the hash.
         name = ".".join([*self._ids, key])
         end = f".{sha256(repr(self._ids).encode()).hexdigest()}.{key}"
         return name if len(name) <= 250 else name[: 250 - len(end)] + end

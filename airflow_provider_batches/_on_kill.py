@@ -1,4 +1,4 @@
-"""What a task does with its batches if Airflow ends it early: it cancels them for a user, and for nobody else."""
+"""Cancels the batches of a task that Airflow ends early, but only if a user marked the task."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from airflow_provider_batches._compat import task_states
 from airflow_provider_batches.api import AsyncBatchesClient, BatchesError
 
-#: The states of a task that a user has marked. A clear, a `dagrun_timeout`, a stopped pod or an API server that is
-#: away ends a task, too, and leaves it in another one.
+#: The states of a task that a user has marked. Other reasons leave it in other states: a clear, a `dagrun_timeout`, a
+#: stopped pod, an outage of the API server.
 MARKED_BY_USER = ("failed", "success")
 #: Cancels in flight at once.
 CANCELS = 16
@@ -26,18 +26,19 @@ async def cancel_for_user(
     log: Any,
     seconds: float,
 ) -> None:
-    """Cancel a task's batches side by side if a user has marked the task; the log says what happens to each.
+    """Cancel a task's batches concurrently if a user has marked the task, and log the outcome of each.
 
-    :param ti: The task instance, whose state Airflow's API server tells. None if there is none.
-    :param connect: Returns the client, which is closed in the end.
+    :param ti: The task instance, or None. Its state is read from Airflow's API server.
+    :param batch_ids: The batches.
+    :param connect: Returns the client, which is closed at the end.
     :param log: The task's logger.
-    :param seconds: After how many seconds to give up.
+    :param seconds: Seconds after which to give up.
     """
     end = time.monotonic() + seconds
     state = await asyncio.to_thread(_state, ti, seconds / 2)
     listed = ", ".join(batch_ids)
     if state not in MARKED_BY_USER:
-        log.warning("The task is being ended, but not by a user (its state is %s): not canceled: %s", state, listed)
+        log.warning("The task is being ended, but not by a user (its state is %s). Not canceled: %s", state, listed)
         return
     places = asyncio.Semaphore(CANCELS)
     left = dict.fromkeys(batch_ids, f"no answer within {seconds:g} s")
@@ -60,7 +61,7 @@ async def cancel_for_user(
     try:
         await asyncio.wait_for(cancel_all(), end - time.monotonic())
     except asyncio.TimeoutError:
-        pass  # `left` says so
+        pass  # `left` has the reason
     except BatchesError as error:
         left.update(dict.fromkeys(left, str(error)))
     finally:
@@ -69,7 +70,7 @@ async def cancel_for_user(
 
 
 def _state(ti: Any, seconds: float) -> str:
-    """Return the state of a task instance on Airflow's API server, or why there is none."""
+    """Return the state of a task instance from Airflow's API server, or why it is unknown."""
     answer = ["unknown: the API server does not answer"]
 
     def ask() -> None:
@@ -79,7 +80,7 @@ def _state(ti: Any, seconds: float) -> str:
         except Exception as error:
             answer[0] = f"unknown: {type(error).__name__}"
 
-    # Not on this thread: a signal may have come while it held the lock of Airflow's own socket.
+    # Not in this thread: a signal may have interrupted it while it held the lock of Airflow's socket.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(ask,), daemon=True)
     thread.start()
     thread.join(seconds)

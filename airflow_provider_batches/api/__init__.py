@@ -1,4 +1,4 @@
-"""The Message Batches API: both clients, their settings, objects and errors."""
+"""The Message Batches API: a sync and an async client, their settings, objects and errors."""
 
 from airflow_provider_batches.api.client import AsyncBatchesClient as AsyncBatchesClient
 from airflow_provider_batches.api.client import BatchesClient as BatchesClient

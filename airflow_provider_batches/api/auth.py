@@ -1,4 +1,4 @@
-"""How a request is signed. A platform with another way of signing has another `httpx.Auth` with `secrets`."""
+"""Signs requests. A platform that signs them differently needs another `httpx.Auth` with a `secrets` method."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import httpx
 class KeyAuth(httpx.Auth):
     """Signs requests with a key.
 
-    Another auth finds the hash of the body at `request.extensions["call"].body_sha256`. If it has no credentials, it
-    raises a BatchesError, and nothing is sent.
+    Another auth class can read the hash of the body from `request.extensions["call"].body_sha256`. If it has no
+    credentials, it raises a BatchesError, and nothing is sent.
 
     :param key: The key or token.
     :param scheme: `x-api-key`, or `bearer` for gateways and OAuth.
@@ -28,5 +28,5 @@ class KeyAuth(httpx.Auth):
         yield request
 
     def secrets(self) -> Iterator[str]:
-        """Iterate over what must not be seen."""
+        """Iterate over the values that logs and errors must not show."""
         yield self._key

@@ -1,4 +1,4 @@
-"""The sync and the async client. What differs between them is the `await`, nothing else."""
+"""The sync and the async client. They differ only in `await`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ T = TypeVar("T")
 
 
 class BatchesClient(BaseClient[httpx.Client]):
-    """The Message Batches API, blocking.
+    """Calls the Message Batches API. All methods block.
 
-    Every method checks its arguments first (InvalidArgumentError, nothing is sent), retries failed calls as
-    `settings.max_retries` allows, and raises a BatchesError if that did not help.
+    Every method checks its arguments before it sends anything, and raises InvalidArgumentError if one is wrong. It
+    retries failed calls up to `settings.max_retries` times, then raises a BatchesError.
 
     :param settings: How to reach the API.
-    :param throttle: What this client shares with others. Default: one of its own.
-    :param renew: Reads the settings again after the key was refused. Default: they stay.
+    :param throttle: Paces the calls of all clients that share it. Default: not shared.
+    :param renew: Reads the settings again after the API has refused the key. Default: the settings never change.
     """
 
     _kind = httpx.Client
@@ -48,37 +48,37 @@ class BatchesClient(BaseClient[httpx.Client]):
             http.close()
 
     def create(self, requests: Iterable[Mapping[str, Any] | BatchRequest]) -> MessageBatch:
-        """Create a batch: it costs money from now on.
+        """Create a batch, which costs money from then on.
 
-        Never retried once the API may have created the batch: it cannot tell a repetition from a second batch.
+        Never retried if the API may have created the batch, because it would create, and bill, a second one.
 
-        :param requests: 1 to 100,000 of `{"custom_id", "params"}`, 256 MiB at most.
+        :param requests: 1 to 100,000 of `{"custom_id", "params"}`, up to 256 MiB.
         """
         return self._run(self._flows.call(endpoints.create(requests)))
 
     def retrieve(self, batch_id: str, *, retries: int | None = None) -> MessageBatch:
-        """Return the batch as it is now.
+        """Return the current state of the batch.
 
         :param retries: How often to retry after a failure. Default: the settings' `max_retries`.
-        :raises NotFoundError: The API does not know the batch at this moment; `find` makes sure.
+        :raises NotFoundError: The API returned one 404. A single 404 can be wrong: `find` retries it.
         """
         return self._run(self._flows.call(endpoints.retrieve(batch_id), retries))
 
     def find(self, batch_id: str, seen: datetime | None = None, *, confirm: bool = False) -> MessageBatch:
-        """Return the batch as it is now; a 404 is believed only once it came four times over 7 s.
+        """Return the current state of the batch; retry a 404 three times over 7 s.
 
-        :param seen: When the batch was created, if it has been seen: it is gone only if the list does not have it.
-        :param confirm: Whether the list must have answered before the batch counts as unknown. Default False.
-        :raises NotFoundError: The API does not know the batch.
+        :param seen: When the batch was created, if it has been seen. A 404 is then checked against the list of batches.
+        :param confirm: Whether to check a 404 against the list even if the batch was never seen. Default False.
+        :raises NotFoundError: The batch was not found.
         """
         return self._run(self._flows.find(batch_id, seen, confirm=confirm))
 
     def page(self, pager: Pager | None = None, *, retries: int | None = None, doubt: bool = True) -> BatchPage:
         """Return the next page of the list.
 
-        :param pager: Where the walk stands; it moves on. Default: the first 1,000 batches.
+        :param pager: Holds the position in the list, and is advanced. Default: the first 1,000 batches.
         :param retries: How often to retry after a failure. Default: the settings' `max_retries`.
-        :param doubt: Whether a refused key is tried again. Default True.
+        :param doubt: Whether to retry if the API refuses the key. Default True.
         """
         return self._run(self._flows.page(pager or Pager(), retries, doubt=doubt))
 
@@ -90,41 +90,41 @@ class BatchesClient(BaseClient[httpx.Client]):
         *,
         page_size: int = endpoints.MAX_PAGE,
     ) -> Iterator[MessageBatch]:
-        """Iterate over the batches, newest first. Those iterated over may be deleted meanwhile.
+        """Iterate over the batches, newest first. Batches already returned may be deleted during the iteration.
 
-        :param limit: How many batches at most. Default: all.
-        :param after_id: Begin behind this batch and continue to the oldest.
-        :param before_id: Begin before this batch and continue to the newest.
-        :param page_size: Batches a page, 1 to 1000 (default).
+        :param limit: The maximum number of batches. Default: all.
+        :param after_id: Start after this batch and continue to the oldest.
+        :param before_id: Start before this batch and continue to the newest.
+        :param page_size: Batches per page, 1 to 1000 (default).
         """
         walk = Walk(limit, page_size, after_id, before_id)
         while not walk.ended:
             yield from walk.new(self.page(walk))
 
     def cancel(self, batch_id: str, seen: datetime | None = None, *, confirm: bool = False) -> MessageBatch:
-        """Return the batch once it is canceling or has ended, which it may have been before.
+        """Cancel the batch and return it; a batch that is canceling or has ended is returned unchanged.
 
-        :param seen: When the batch was created, if it has been seen: it is gone only if the list does not have it.
-        :param confirm: Whether the list must have answered before the batch counts as unknown. Default False.
-        :raises NotFoundError: The API does not know the batch.
+        :param seen: When the batch was created, if it has been seen. A 404 is then checked against the list of batches.
+        :param confirm: Whether to check a 404 against the list even if the batch was never seen. Default False.
+        :raises NotFoundError: The batch was not found.
         """
         return self._run(self._flows.cancel(batch_id, seen, confirm=confirm))
 
     def delete(self, batch_id: str, seen: datetime | None = None) -> DeletedBatch:
         """Delete the batch with its results.
 
-        :param seen: When the batch was created, if it has been seen: it is gone only if the list does not have it.
-        :raises BatchNotEndedError: The batch is still running: cancel it, wait for its end, then delete it.
-        :raises NotFoundError: The API does not know the batch.
+        :param seen: When the batch was created, if it has been seen. A 404 is then checked against the list of batches.
+        :raises BatchNotEndedError: The batch is still running. Cancel it, wait until it ends, then delete it.
+        :raises NotFoundError: The batch was not found.
         """
         return self._run(self._flows.delete(batch_id, seen))
 
     def results(self, batch_id: str) -> Iterator[BatchResult]:
-        """Iterate over the batch's results as they come, in any order, in constant memory.
+        """Iterate over the batch's results while they arrive, in any order, in constant memory.
 
         :raises BatchNotEndedError: The batch has no results yet.
-        :raises ResultsUnavailableError: The results are archived, and gone.
-        :raises ResultsTruncatedError: The stream ended early; what came before is right.
+        :raises ResultsUnavailableError: The results are archived and can no longer be read.
+        :raises ResultsTruncatedError: The stream ended early. The results returned before are valid.
         """
         batch, response = self._run(self._flows.open_results(batch_id))
         lines = ResultLines(batch, self._redact)
@@ -141,9 +141,9 @@ class BatchesClient(BaseClient[httpx.Client]):
     def open_results(self, batch_id: str, known: MessageBatch | None = None) -> Iterator[ResultBytes]:
         """Open the batch's results as the bytes that the API sends. Lines are checked, not parsed.
 
-        :param known: The batch as it was seen a moment ago, which saves a retrieval.
+        :param known: A recent state of the batch, to avoid another retrieval.
         :raises BatchNotEndedError: The batch has no results yet.
-        :raises ResultsUnavailableError: The results are archived, and gone.
+        :raises ResultsUnavailableError: The results are archived and can no longer be read.
         """
         batch, response = self._run(self._flows.open_results(batch_id, known))
         try:
@@ -186,11 +186,11 @@ class BatchesClient(BaseClient[httpx.Client]):
 
 
 class AsyncBatchesClient(BaseClient[httpx.AsyncClient]):
-    """The Message Batches API for event loops; see BatchesClient, whose methods these are.
+    """Calls the Message Batches API from an event loop, with the methods of BatchesClient.
 
     :param settings: How to reach the API.
-    :param throttle: What this client shares with others. Default: one of its own.
-    :param renew: Reads the settings again after the key was refused, in a thread. Default: they stay.
+    :param throttle: Paces the calls of all clients that share it. Default: not shared.
+    :param renew: Like BatchesClient's, called in a thread. Default: the settings never change.
     """
 
     _kind = httpx.AsyncClient
@@ -225,7 +225,7 @@ class AsyncBatchesClient(BaseClient[httpx.AsyncClient]):
     async def listed(
         self, batch_ids: Collection[str], since: datetime | None, *, retries: int | None = None
     ) -> set[str]:
-        """Return which of the batches the list has, read down to those created at `since`; None: its first page."""
+        """Return which of the batches are in the list. Reads back to `since`, or only the first page if it is None."""
         return await self._run(self._flows.listed(batch_ids, since, retries))
 
     async def list(

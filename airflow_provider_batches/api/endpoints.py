@@ -26,11 +26,11 @@ _MAX_ID = 256
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One call of an endpoint: what is sent, and what the answer is read as.
+    """One call of an endpoint.
 
-    :param model: What the answer is read as; None for a stream.
-    :param creates: Whether each time it reaches the API costs money, so that it must not be repeated blindly.
-    :param depends_on_state: Whether the state of the batch explains a refusal.
+    :param model: The model that parses the answer; None for a stream.
+    :param creates: Whether the call is not idempotent: it costs money each time it reaches the API.
+    :param depends_on_state: Whether the state of the batch can explain a refusal.
     """
 
     action: str
@@ -45,32 +45,32 @@ class Call(Generic[T]):
 
     @cached_property
     def body_sha256(self) -> str:
-        """The SHA-256 of the body, for whoever signs it."""
+        """The SHA-256 of the body, for an auth class that signs it."""
         return sha256(self.body or b"").hexdigest()
 
 
 def check_batch_id(batch_id: object, field: str = "batch_id") -> str:
-    """Return the ID if it can be one.
+    """Return the ID if it can be a batch's ID.
 
-    :param field: What an error calls it.
-    :raises InvalidArgumentError: The ID is not a string, is empty, or holds a comma or what could change the URL.
+    :param field: The argument's name in an error text.
+    :raises InvalidArgumentError: The ID is not a string, is empty, or contains a comma or a URL delimiter.
     """
     if not isinstance(batch_id, str):
         kind = type(batch_id).__name__
-        raise InvalidArgumentError(field, f"expected the ID of a batch, a string, but got {shown(batch_id)} ({kind}).")
+        raise InvalidArgumentError(field, f"expected a batch ID (a string), got {shown(batch_id)} ({kind}).")
     if batch_id.strip() in ("", "None"):
         raise InvalidArgumentError(
-            field, f"got {shown(batch_id)}, which is not an ID. Check that what the value comes from returns one."
+            field, f"got {shown(batch_id)}, which is not a batch ID. Check the task or variable that supplies it."
         )
     wrong = [char for char in batch_id if char in "/\\?#%," or not char.isprintable() or char.isspace()]
     if len(batch_id) > _MAX_ID:
         problem = f"got {len(batch_id)} characters ({shown(batch_id)}); an ID has at most {_MAX_ID}."
     elif wrong:
-        problem = f"{shown(batch_id)} holds {wrong[0]!r}, which no batch ID has."
+        problem = f"{shown(batch_id)} contains {wrong[0]!r}, which is not allowed in a batch ID."
     elif ".." in batch_id or batch_id == ".":
-        problem = f"{shown(batch_id)} holds '..', which no batch ID has."
+        problem = f"{shown(batch_id)} contains '..', which is not allowed in a batch ID."
     elif not batch_id.isascii():
-        problem = f"{shown(batch_id)} holds a non-ASCII character, which no batch ID has."
+        problem = f"{shown(batch_id)} contains a non-ASCII character, which is not allowed in a batch ID."
     else:
         return batch_id
     raise InvalidArgumentError(
@@ -89,11 +89,11 @@ def retrieve(batch_id: str) -> Call[MessageBatch]:
 
 
 def page(page_size: int = MAX_PAGE, after_id: str | None = None, before_id: str | None = None) -> Call[BatchPage]:
-    """List batches, newest first: one page."""
+    """List one page of batches, newest first."""
     if type(page_size) is not int or not 1 <= page_size <= MAX_PAGE:
         raise InvalidArgumentError("page_size", f"got {page_size!r}; a page holds 1 to {MAX_PAGE} batches.")
     if after_id is not None and before_id is not None:
-        raise InvalidArgumentError("after_id, before_id", "give one of them, not both.")
+        raise InvalidArgumentError("after_id, before_id", "set only one of them, not both.")
     params = {"limit": str(page_size)}
     for name, cursor in (("after_id", after_id), ("before_id", before_id)):
         if cursor is not None:
@@ -113,7 +113,7 @@ def delete(batch_id: str) -> Call[DeletedBatch]:
 
 
 def results(batch_id: str) -> Call[Any]:
-    """Open the stream of a batch's results. The path is built here: no host that an answer names gets the key."""
+    """Open the stream of a batch's results. Ignores `results_url`, which could send the key to another host."""
     path = f"{_path(batch_id)}/results"
     return Call(f"read the results of batch {batch_id}", "GET", path, None, batch_id, depends_on_state=True)
 
@@ -127,16 +127,16 @@ def _create_body(requests: Iterable[Mapping[str, Any] | BatchRequest]) -> bytes:
         raise InvalidArgumentError(
             "requests", f"expected a list of {{'custom_id', 'params'}}, got {type(requests).__name__}."
         )
-    # As bytes, so that the requests are not held twice as objects.
+    # Encoded one by one, so that memory does not hold all requests twice as objects.
     rendered: dict[str, bytes] = {}
     for index, request in enumerate(requests):
         if index == MAX_REQUESTS:
-            raise InvalidArgumentError("requests", f"got more than {MAX_REQUESTS:,}; a batch holds no more. Split it.")
+            raise InvalidArgumentError("requests", f"got more than {MAX_REQUESTS:,}, the limit of a batch. Split it.")
         checked = _checked(request, f"requests[{index}]")
         name = checked.custom_id
         if name in rendered:
             raise InvalidArgumentError(
-                f"requests[{index}].custom_id", f"{name!r} is there twice; it must be unique in its batch."
+                f"requests[{index}].custom_id", f"{name!r} is used twice; it must be unique in the batch."
             )
         try:
             # NaN is not JSON.
@@ -144,7 +144,7 @@ def _create_body(requests: Iterable[Mapping[str, Any] | BatchRequest]) -> bytes:
             rendered[name] = text.encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidArgumentError(
-                f"requests[{index}].params", f"cannot be sent as JSON: {error} (custom_id: {name!r})."
+                f"requests[{index}].params", f"cannot be encoded as JSON: {error} (custom_id: {name!r})."
             ) from None
     if not rendered:
         raise InvalidArgumentError("requests", f"got 0; a batch holds 1 to {MAX_REQUESTS:,}.")

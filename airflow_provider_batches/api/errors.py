@@ -1,4 +1,4 @@
-"""What can go wrong between this package and the API: one class for each thing a caller would handle differently."""
+"""The errors of the client: one class for each case that a caller would handle differently."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
 
 
 class BatchesError(Exception):
-    """Anything that went wrong with a call to the Message Batches API."""
+    """Base class of all errors of a call to the Message Batches API."""
 
-    #: Whether the same call may succeed later without anybody changing anything.
+    #: Whether the same call may succeed later without any change.
     retryable = False
-    #: Seconds after which the API asked for the next attempt, None if it did not say.
+    #: Seconds to wait before a retry, as the API asked (`retry-after`); None if absent.
     retry_after: float | None = None
-    #: The API's own word on retrying (`x-should-retry`), None if it did not say.
+    #: Whether the API asks for a retry (`x-should-retry`); None if absent.
     should_retry: bool | None = None
     #: What the failure proves.
     evidence = Evidence(Proof.REFUSED)
-    #: Whether an earlier attempt of the same call was not answered, so that it may have done its work.
+    #: Whether an earlier attempt of the same call got no answer, so that it may have succeeded.
     answer_was_lost = False
-    #: Whether the server's certificate was refused: the CA file may have been replaced since it was read.
+    #: Whether verifying the server's certificate failed: the CA file may have been replaced since it was read.
     untrusted = False
-    #: What to do about it; settings are named in braces.
+    #: What to do about it, with names of settings in braces.
     hint = ""
 
     def add(self, text: str) -> None:
@@ -33,7 +33,7 @@ class BatchesError(Exception):
         self.args = (f"{self} {text}",)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions are pickled by calling their class with `args`, and those of the subclasses are others.
+        # By default, unpickling calls the class with `args`, which the subclasses' constructors do not accept.
         return _remake, (type(self), self.args), self.__dict__
 
 
@@ -51,14 +51,14 @@ class InvalidArgumentError(BatchesError, ValueError):
 
 
 class APIConnectionError(BatchesError):
-    """No answer came."""
+    """The API did not answer."""
 
     retryable = True
     evidence = Evidence(Proof.NOTHING, outage=True, in_doubt=True)
 
 
 class InvalidResponseError(BatchesError):
-    """The answer is not the API's own, or not what its reference promises; the next one may well be."""
+    """The answer is not from the API, or not what its reference documents. A retry may succeed."""
 
     retryable = True
     evidence = Evidence(Proof.NOTHING, outage=True, in_doubt=True)
@@ -72,13 +72,13 @@ class InvalidResponseError(BatchesError):
 class APIStatusError(BatchesError):
     """The API refused a call.
 
-    :param summary: The whole story in one line, for people.
+    :param summary: The text of the error, in one line.
     :param status: HTTP status code.
-    :param error_type: The API's `error.type`, None if the body has none.
-    :param message: The API's `error.message`, or an excerpt of a body that was not the API's.
-    :param request_id: The API's ID of the request, to quote to its support.
-    :param retry_after: Seconds to wait before the next attempt, as the API asked.
-    :param should_retry: The API's own word on retrying.
+    :param error_type: The API's `error.type`; None if it is absent.
+    :param message: The API's `error.message`, or an excerpt of a body that is not from the API.
+    :param request_id: The API's ID of the request, which its support asks for.
+    :param retry_after: Seconds to wait before a retry, as the API asked.
+    :param should_retry: Whether the API asks for a retry.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class APIStatusError(BatchesError):
             self.retryable = should_retry
 
     def reworded(self, kind: type[StatusErrorT], summary: str) -> StatusErrorT:
-        """Return the same refusal as an error of another class, with another text."""
+        """Return this error as one of another class, with another text."""
         made = kind(summary, status=self.status, message=self.message)
         made.error_type, made.request_id = self.error_type, self.request_id
         return made
@@ -113,7 +113,7 @@ StatusErrorT = TypeVar("StatusErrorT", bound=APIStatusError)
 
 
 class AccessDeniedError(APIStatusError):
-    """401 or 403: the key is wrong, or may not do this. It was asked again before, since keys are rotated."""
+    """401 or 403: the key is wrong or lacks permission. Raised after retries, because keys are rotated."""
 
     retryable = True
     evidence = Evidence(Proof.KEY_REFUSED)
@@ -121,48 +121,48 @@ class AccessDeniedError(APIStatusError):
 
 
 class SpendLimitError(APIStatusError):
-    """402, or 429 for a spend limit: it lasts until somebody pays or raises the limit."""
+    """402, or 429 for a spend limit: retries fail until the bill is paid or the limit is raised."""
 
     evidence = Evidence(Proof.SPEND_LIMIT)
-    hint = "This lasts until somebody raises the limit or pays."
+    hint = "Raise the spend limit or pay the bill. Retries fail until then."
 
 
 class NotFoundError(APIStatusError):
-    """404: the API does not know the batch, or the batch belongs to another workspace than the key.
+    """404: the batch does not exist, or it belongs to another workspace than the key.
 
-    A 404 to a cancel, a delete or a read of results of a batch that can be retrieved is a plain APIStatusError.
+    If cancel, delete or results returns 404 but the batch can be retrieved, the error is a plain APIStatusError.
     """
 
     evidence = Evidence(Proof.NOT_FOUND)
-    hint = "Check first that the key belongs to the batch's workspace, then the ID."
+    hint = "Check that the key belongs to the batch's workspace, then check the ID."
 
 
 class RequestTooLargeError(APIStatusError):
-    """413: the request is over the API's limits; split the batch."""
+    """413: the request exceeds the API's size limit. Split the batch."""
 
     evidence = Evidence(Proof.TOO_LARGE)
     hint = "Split the batch."
 
 
 class RateLimitError(APIStatusError):
-    """429: too many requests a minute."""
+    """429: the rate limit is exceeded."""
 
     retryable = True
     evidence = Evidence(Proof.RATE_LIMIT)
-    hint = "All batch calls of the organization share one limit of requests a minute."
+    hint = "All batch calls of the organization share one rate limit of requests a minute."
 
 
 class ServerError(APIStatusError):
-    """408, 409 or 5xx: the API could not answer at this moment."""
+    """408, 409 or 5xx: the API is temporarily unable to answer."""
 
     retryable = True
     evidence = Evidence(Proof.NOTHING, outage=True, in_doubt=True)
 
 
 class BatchNotEndedError(BatchesError):
-    """What was asked for is possible only once the batch has ended.
+    """The call requires a batch that has ended, and this one has not.
 
-    :param batch: The batch as it is.
+    :param batch: The current state of the batch.
     :param wish: What is not possible yet, for example `can be deleted`.
     """
 
@@ -170,8 +170,8 @@ class BatchNotEndedError(BatchesError):
 
     def __init__(self, batch: MessageBatch, wish: str) -> None:
         super().__init__(
-            f"Batch {batch.id} is {batch.processing_status} and {wish} only once it has ended: cancel it or let it "
-            "run, wait until it has ended, then try again."
+            f"Batch {batch.id} is {batch.processing_status} and {wish} only after it has ended. Cancel it or let it "
+            "run, wait until it has ended, then retry."
         )
         self.batch = batch
 
@@ -181,14 +181,14 @@ class ResultsUnavailableError(BatchesError):
 
 
 class ResultsTruncatedError(BatchesError):
-    """The results ended before every request's result had come."""
+    """The stream of results ended before the result of every request was received."""
 
     retryable = True
     evidence = Evidence(Proof.NOTHING, in_doubt=True)
 
 
 class BatchTimeoutError(BatchesError):
-    """The batch had not ended when the time to wait for it was over; the batch is still running."""
+    """The wait timed out before the batch ended. The batch is still running."""
 
     retryable = True
 
@@ -198,6 +198,6 @@ def _remake(kind: type[BatchesError], args: tuple[Any, ...]) -> BatchesError:
 
 
 def shown(value: object) -> str:
-    """Return a value for an error text, without the middle if it is long."""
+    """Return a value for an error text; a long one is shortened in the middle."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:60]}...{text[-10:]}"

@@ -1,4 +1,4 @@
-"""What an answer proves, decided in one place for the clients, the waits, the teardown and whatever creates batches."""
+"""Decides what an answer proves, for everything that calls the API."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_provider_batches.api.endpoints import Call
 
-#: Part of each `details.error_code` of a refusal that lasts until somebody raises the limit.
+#: Part of every `details.error_code` that reports a spend limit.
 _SPEND_LIMIT = "spend_limit"
-#: What gateways answer for an API that is down, and an API that is overloaded.
+#: The statuses of a gateway whose API is down, and of an overloaded API.
 _UNAVAILABLE = (502, 503, 504, 529)
 
 
@@ -20,31 +20,31 @@ class Proof(Enum):
 
     #: Nothing: a retry may succeed, and a wait continues.
     NOTHING = "nothing"
-    #: Nothing, and no right answer has ever come from this address: most likely the address is wrong.
+    #: Nothing, and this address has never answered correctly: it is probably wrong.
     WRONG_ADDRESS = "wrong address"
-    #: The API does not find the batch. One such answer is no proof that the batch is gone.
+    #: The API returned 404. A single 404 does not prove that the batch no longer exists.
     NOT_FOUND = "not found"
-    #: The batch's state decides whether the refusal means anything.
+    #: Nothing yet: the state of the batch may explain the refusal.
     DEPENDS_ON_STATE = "depends on state"
-    #: The key was refused, perhaps only for a moment.
+    #: The key was refused, perhaps temporarily.
     KEY_REFUSED = "key refused"
-    #: Somebody has to pay, or to raise a spend limit.
+    #: A bill is unpaid, or a spend limit is reached.
     SPEND_LIMIT = "spend limit"
-    #: Too many requests a minute, for all callers.
+    #: The rate limit that all callers share is exceeded.
     RATE_LIMIT = "rate limit"
     #: The request is too large.
     TOO_LARGE = "too large"
-    #: The request is wrong, and stays wrong.
+    #: The request is wrong, so a retry cannot help.
     REFUSED = "refused"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What follows from an answer that is not a right one, or from no answer.
+    """What a failed call proves.
 
     :param proof: What it proves.
-    :param outage: Whether it suggests that nobody is answered at the moment, regardless of the call.
-    :param in_doubt: Whether the request may have done its work all the same.
+    :param outage: Whether it suggests an outage, in which all calls fail.
+    :param in_doubt: Whether the request may have succeeded anyway.
     """
 
     proof: Proof
@@ -64,16 +64,16 @@ def judge(
 ) -> Evidence:
     """Return what an answer to a call proves.
 
-    :param status: The HTTP status; None if no answer came. A 2xx is one whose body is not what it has to be.
-    :param own: Whether the answer is the API's own: it has the error envelope and a request ID.
-    :param direct: Whether the base URL is the API's own host, not a gateway.
-    :param has_answered: Whether a right answer has come from this base URL before.
+    :param status: The HTTP status; None if there was no answer. A 2xx means that its body is not valid.
+    :param own: Whether the answer is from the API: it has the error envelope and a request ID.
+    :param direct: Whether the base URL is a host of the API, not a gateway.
+    :param has_answered: Whether this base URL has answered correctly before.
     :param sent: Whether the request may have reached the API.
     :param error_code: The envelope's `details.error_code`.
     """
     proof, outage = _proof(call, status, own, has_answered, error_code)
     unknown = status is None or status < 300 or status == 408 or status >= 500
-    # Whatever a gateway answers, it may have forwarded the request.
+    # A gateway may have forwarded the request, regardless of its answer.
     refused = own and direct and status != 409
     return Evidence(proof, outage, sent and (unknown or (call.creates and not refused)))
 

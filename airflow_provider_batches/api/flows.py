@@ -1,7 +1,7 @@
-"""What both clients do: the steps of each call, without the I/O.
+"""The steps of each call, without I/O, shared by both clients.
 
-A flow is a generator: it yields steps, is sent what they bring (or thrown their errors), and returns the result. Both
-clients carry out the same steps, so they cannot drift apart.
+A flow is a generator. It yields steps, receives their results or errors, and returns the result of the call. Both
+clients execute the same flows, so their behavior is the same.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from airflow_provider_batches.api.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
-#: How long after a batch's creation the API keeps its results.
+#: How long the API keeps results after the creation of a batch.
 KEPT = timedelta(days=29)
-#: Refusals that may pass although the state of the batch does not explain them, and how often such a call is made.
-_MOMENTARY = (403, 404, 409)
+#: Refusals that are retried if the state of the batch does not explain them, and the number of attempts.
+_RETRIED = (403, 404, 409)
 _ATTEMPTS = len(NOT_FOUND_PAUSES) + 1
 _MAY_EXIST = (
-    "The batch may have been created all the same, and a second one would cost money too: look into the list of "
-    "batches before you try again."
+    "The batch may have been created anyway, and a second one costs money, too. Check the list of batches before you "
+    "retry."
 )
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pause:
-    """A step: wait that many seconds."""
+    """A step: sleep."""
 
     seconds: float
 
@@ -66,8 +66,8 @@ Flow = Generator["Call[Any] | Pause | Renew", Any, T]
 class Flows:
     """The steps of each call.
 
-    :param attempts: How often a call is made in all if nothing comes of it.
-    :param throttle: What this client's calls share.
+    :param attempts: How many times a call is sent before it fails.
+    :param throttle: Paces the calls.
     """
 
     def __init__(self, attempts: int, throttle: Throttle) -> None:
@@ -82,9 +82,11 @@ class Flows:
         doubt: bool = True,
         take: Callable[[T], None] = lambda answer: None,
     ) -> Flow[T]:
-        """Make a call until it is answered, or until another attempt cannot help; who polls has no retries.
+        """Send a call, and retry it while another attempt may help.
 
-        :param take: Takes the answer, or raises what is wrong with it.
+        :param retries: How often to retry. Default: `attempts` - 1. A poller passes 0, and polls again later.
+        :param doubt: Whether to retry if the API refuses the key.
+        :param take: Receives the answer, and raises an error if it is not valid.
         """
         retry: Retry | None = None
         lost = False
@@ -104,10 +106,10 @@ class Flows:
                 if pause is None:
                     error.answer_was_lost = lost
                     if retries == 0 and doubt and stale:
-                        # Who polls asks again later.
+                        # For the next poll.
                         yield Renew()
                     if retry.failures > 1:
-                        error.add(f"Given up after {retry.failures} attempts.")
+                        error.add(f"Gave up after {retry.failures} attempts.")
                     if may_exist:
                         error.add(_MAY_EXIST)
                     raise
@@ -138,7 +140,7 @@ class Flows:
                     raise
 
     def find(self, batch_id: str, seen: datetime | None = None, *, confirm: bool = False) -> Flow[MessageBatch]:
-        """Return the batch. That the API does not know it is believed only after four retrievals over 7 s."""
+        """Return the batch. Retry a 404 three times over 7 s before raising NotFoundError."""
         pauses = iter(NOT_FOUND_PAUSES)
         while True:
             try:
@@ -146,13 +148,13 @@ class Flows:
             except NotFoundError as error:
                 if (pause := next(pauses, None)) is None:
                     if (seen or confirm) and (yield from self.listed({batch_id}, seen)):
-                        raise listed_all_the_same(batch_id) from None
+                        raise listed_but_not_found(batch_id) from None
                     raise not_found(batch_id, error) from None
-            log.info("The API does not know batch %s; retrying in %g s", batch_id, pause)
+            log.info("Batch %s was not found; retrying in %g s", batch_id, pause)
             yield Pause(pause)
 
     def listed(self, batch_ids: Collection[str], since: datetime | None, retries: int | None = None) -> Flow[set[str]]:
-        """Return which of the batches the list has, read down to those created at `since`; None: its first page."""
+        """Return which of the batches are in the list. Reads back to `since`, or only the first page if it is None."""
         pager, found = Pager(), set[str]()
         while not pager.ended and len(found) < len(batch_ids):
             page = yield from self.page(pager, retries)
@@ -163,7 +165,7 @@ class Flows:
         return found
 
     def cancel(self, batch_id: str, seen: datetime | None = None, *, confirm: bool = False) -> Flow[MessageBatch]:
-        """Return the batch once it is canceling or has ended, no matter who canceled it."""
+        """Cancel the batch, and return it once it is canceling or has ended."""
 
         def stopping(batch: MessageBatch, _: int = 0) -> MessageBatch | None:
             stopped = batch.ended or batch.processing_status == "canceling" or batch.cancel_initiated_at
@@ -179,13 +181,13 @@ class Flows:
                 break
             yield Pause(pause)
         raise InvalidResponseError(
-            f"Could not cancel batch {batch_id}: the API accepts the cancel, but the batch is still "
+            f"Could not cancel batch {batch_id}: the API accepted the cancel, but the batch is still "
             f"{batch.processing_status} ({_ATTEMPTS} attempts; request-id {batch.request_id}). Cancel it again.",
             request_id=batch.request_id,
         )
 
     def delete(self, batch_id: str, seen: datetime | None = None) -> Flow[DeletedBatch]:
-        """Return once the batch is gone; a batch that has not ended is an error and stays."""
+        """Delete the batch. A batch that has not ended is not deleted, and raises BatchNotEndedError."""
 
         def deletable(batch: MessageBatch, _: int) -> None:
             if not batch.ended:
@@ -196,7 +198,7 @@ class Flows:
         except NotFoundError as error:
             if not error.answer_was_lost:
                 raise
-            log.info("Batch %s is gone: an earlier attempt deleted it, though its answer was lost", batch_id)
+            log.info("Batch %s no longer exists: an earlier attempt deleted it, but its answer was lost", batch_id)
             return DeletedBatch(id=batch_id, type="message_batch_deleted")
 
     def open_results(self, batch_id: str, known: MessageBatch | None = None) -> Flow[tuple[MessageBatch, Any]]:
@@ -207,18 +209,18 @@ class Flows:
             if not batch.ended:
                 raise BatchNotEndedError(batch, "has results")
             if status == 403:
-                # It is about the key.
+                # The API refused the key.
                 return
             if batch.archived_at and batch.archived_at <= now:
-                raise _gone(batch, f"were archived at {batch.archived_at.isoformat()} and are gone")
-            # `archived_at` may be left out.
+                raise _gone(batch, f"were archived at {batch.archived_at.isoformat()}")
+            # The API may omit `archived_at`.
             if batch.created_at and batch.results_url is None and now - batch.created_at > KEPT:
-                raise _gone(batch, f"of {batch.created_at.isoformat()} are gone")
+                raise _gone(batch, f"(created at {batch.created_at.isoformat()}) no longer exist")
 
         batch = known or (yield from self.find(batch_id))
         if not batch.ended:
             raise BatchNotEndedError(batch, "has results")
-        # Only a refusal proves that there are no results; the fields of the batch do not.
+        # Results may exist even if `results_url` and `archived_at` suggest otherwise, so only a refusal counts.
         stream: Any = yield from self._settled(endpoints.results(batch_id), refused, batch.listed_since)
         return batch, stream
 
@@ -231,10 +233,10 @@ class Flows:
         confirm: bool = False,
         pauses: Iterator[float] | None = None,
     ) -> Flow[T]:
-        """Make a call; if the API refuses it, retrieve the batch and let `explain` decide by its state and the status.
+        """Send a call. If the API refuses it, retrieve the batch and pass it to `explain` with the status.
 
-        `explain` returns the call's result, raises the error that the state stands for, or returns None if the state
-        does not explain the refusal. NotFoundError means that the API does not know the batch, and nothing else.
+        `explain` returns the call's result, raises an error, or returns None if the state of the batch does not explain
+        the refusal. NotFoundError is raised only if the batch itself cannot be found.
         """
         lost, pauses = False, pauses or iter(NOT_FOUND_PAUSES)
         while True:
@@ -253,12 +255,12 @@ class Flows:
                 status = refusal.status
                 if (explained := explain(batch, status)) is not None:
                     return explained
-                if status not in _MOMENTARY:
+                if status not in _RETRIED:
                     raise
                 if (pause := next(pauses, None)) is None:
                     if status == 404:
                         raise _not_served(call, refusal) from None
-                    refusal.add(f"Given up after {_ATTEMPTS} attempts.")
+                    refusal.add(f"Gave up after {_ATTEMPTS} attempts.")
                     raise
             yield Pause(pause)
             if status == 403:
@@ -267,33 +269,32 @@ class Flows:
 
 def _gone(batch: MessageBatch, how: str) -> ResultsUnavailableError:
     return ResultsUnavailableError(
-        f"The results of batch {batch.id} {how}: the API keeps them for {KEPT.days} days after a batch's creation."
+        f"The results of batch {batch.id} {how}. The API keeps results for {KEPT.days} days after a batch's creation."
     )
 
 
 def _not_served(call: Call[Any], refusal: APIStatusError) -> APIStatusError:
-    """Return the error for a call that does not find a batch that can be retrieved."""
+    """Return the error for a call that answers 404 although the batch can be retrieved."""
     return refusal.reworded(
         APIStatusError,
-        f"Could not {call.action}: the API knows the batch, but answers {refusal.status} to this call "
+        f"Could not {call.action}: the batch exists, but the API answers {refusal.status} to this call "
         f"({refusal.message or 'no text'}; {_ATTEMPTS} attempts; request-id {refusal.request_id}). "
-        "Check the base URL, and the gateway before the API.",
+        "Check the base URL, and any gateway in front of the API.",
     )
 
 
 def not_found(batch_id: str, error: NotFoundError) -> NotFoundError:
-    """Return the error for a batch whose last 404 is believed."""
+    """Return the error for a batch that is still not found after retries."""
     return error.reworded(
         NotFoundError,
-        f"The API does not know batch {batch_id} ({_ATTEMPTS} attempts; request-id {error.request_id}). Check first "
-        "that the key belongs to the batch's workspace, then whether somebody has deleted the batch already, then the "
-        "ID.",
+        f"Batch {batch_id} was not found ({_ATTEMPTS} attempts; request-id {error.request_id}). Check that the key "
+        "belongs to the batch's workspace, that the batch has not been deleted, and that the ID is correct.",
     )
 
 
-def listed_all_the_same(batch_id: str) -> InvalidResponseError:
-    """Return the error for a batch that cannot be retrieved although the list has it."""
+def listed_but_not_found(batch_id: str) -> InvalidResponseError:
+    """Return the error for a batch that is in the list but cannot be retrieved."""
     return InvalidResponseError(
-        f"The API lists batch {batch_id}, but answers 404 to retrieving it. Try again, then check the gateway before "
-        "the API."
+        f"The API lists batch {batch_id}, but answers 404 when it is retrieved. Retry, then check any gateway in "
+        "front of the API."
     )

@@ -1,7 +1,7 @@
 """The objects of the Message Batches API.
 
-Fields are the API's own (https://docs.claude.com/en/api/retrieving-message-batches). Fields this package does not
-know are kept, so that a snapshot taken today still holds what the API says tomorrow.
+Fields have the API's names (https://docs.claude.com/en/api/retrieving-message-batches). Unknown fields are kept, so
+that snapshots include fields that the API adds later.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pydantic import (
 
 from airflow_provider_batches.api.errors import InvalidResponseError
 
-#: Earlier than any batch: a walk through the list down to it reads all of it.
+#: Earlier than any batch: reading the list back to this time reads all of it.
 EPOCH = datetime.fromtimestamp(0, timezone.utc)
 
 
 def _if_readable(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
-    # What only informs must not keep a batch from being waited for, or deleted.
+    # An unreadable optional field must not prevent a wait or a delete.
     try:
         return read(value)
     except ValidationError:
@@ -40,14 +40,14 @@ def _aware(value: Any, read: ValidatorFunctionWrapHandler) -> datetime | None:
     time: datetime | None = _if_readable(value, read)
     if time and time.tzinfo is None:
         time = time.replace(tzinfo=timezone.utc)
-    # Some languages write "none" as the year 1, or as 0.
+    # Some languages encode a missing time as the year 1, or as 0.
     return time if time and time > EPOCH else None
 
 
-#: None if the API sent no time, or one that cannot be read.
+#: None if the time is absent or cannot be read.
 Timestamp = Annotated[datetime | None, WrapValidator(_aware)]
 Text = Annotated[str | None, WrapValidator(_if_readable)]
-#: Reads a time without the batch that it belongs to.
+#: Reads a time outside a model.
 read_time = TypeAdapter[datetime | None](Timestamp).validate_python
 
 
@@ -59,8 +59,8 @@ Model = TypeVar("Model", bound=_Object)
 
 
 def read_json(text: str) -> Any:
-    """Return what JSON holds that a strict reader refuses: half a character becomes U+FFFD, a huge number a text."""
-    # Python refuses to read numbers of more digits.
+    """Return JSON that a strict parser rejects: lone surrogates become U+FFFD, and huge integers become strings."""
+    # Python refuses to parse longer integers.
     found = json.loads(text, strict=False, parse_int=lambda digits: int(digits) if len(digits) < 4000 else digits)
     return json.loads(
         json.dumps(found, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -68,7 +68,7 @@ def read_json(text: str) -> Any:
 
 
 def read_model(model: type[Model], body: bytes) -> Model:
-    """Return the object that JSON holds; if it holds none, a ValidationError says why."""
+    """Parse JSON into a model. Raises ValidationError if it does not match."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -80,13 +80,13 @@ def read_model(model: type[Model], body: bytes) -> Model:
 
 
 class _Answer(_Object):
-    """An object that is a whole answer of the API."""
+    """The top-level object of an answer."""
 
     _request_id: str | None = PrivateAttr(default=None)
 
     @property
     def request_id(self) -> str | None:
-        """The answer's `request-id` header, which Anthropic's support asks for; None if it had none."""
+        """The answer's `request-id` header, which Anthropic's support asks for; None if absent."""
         return self._request_id
 
 
@@ -95,10 +95,10 @@ def _is_count(value: object) -> bool:
 
 
 class RequestCounts(_Object):
-    """How many requests of a batch are in which state; all but `processing` stay 0 until the batch has ended.
+    """The number of requests in each state. All but `processing` stay 0 until the batch has ended.
 
-    A counter that this package does not know is kept and added to the total. If one cannot be read, all are 0, which
-    says nothing: a batch has one request at least.
+    An unknown counter is kept and added to the total. If one cannot be read, all are 0, which means unknown, because a
+    batch has at least one request.
     """
 
     processing: int = 0
@@ -117,7 +117,7 @@ class RequestCounts(_Object):
 
     @property
     def by_state(self) -> dict[str, int]:
-        """The counters by name, those included that this package does not know."""
+        """The counters by name, including unknown ones."""
         return {name: count for name, count in self.model_dump().items() if _is_count(count)}
 
     @property
@@ -127,17 +127,17 @@ class RequestCounts(_Object):
 
 
 class MessageBatch(_Answer):
-    """A message batch as the API sees it at one moment.
+    """The state of a message batch at one moment.
 
     :param id: The batch's ID.
-    :param processing_status: `in_progress`, `canceling`, `ended`, or a state that this package does not know.
-    :param request_counts: How many requests are in which state.
-    :param created_at: When it was created. None, like the times below, if it is absent or cannot be read.
-    :param expires_at: When the requests that have not ended by then expire, 24 hours after its creation.
-    :param ended_at: When all requests had ended; None before.
-    :param cancel_initiated_at: When somebody canceled it, None if nobody has.
-    :param archived_at: When its results were archived; they cannot be read any more.
-    :param results_url: Where the results are; None before the end, or if there are none.
+    :param processing_status: `in_progress`, `canceling`, `ended`, or an unknown status.
+    :param request_counts: The number of requests in each state.
+    :param created_at: When it was created. None, like all times here, if it is absent or cannot be read.
+    :param expires_at: When unfinished requests expire, 24 hours after its creation.
+    :param ended_at: When the last request ended; None before.
+    :param cancel_initiated_at: When it was canceled; None if it was not.
+    :param archived_at: When its results were archived and could no longer be read.
+    :param results_url: The URL of the results; None if there are none, or none yet.
     """
 
     id: str
@@ -153,12 +153,12 @@ class MessageBatch(_Answer):
 
     @property
     def ended(self) -> bool:
-        """Whether the API is done with the batch. An unknown status without `ended_at` counts as not ended."""
+        """Whether processing has ended. An unknown status without `ended_at` counts as not ended."""
         return self.processing_status == "ended" or self.ended_at is not None
 
     @property
     def listed_since(self) -> datetime:
-        """Since when the list has the batch: its creation, or the epoch if that is not known."""
+        """The time to read the list back to, to find the batch: its creation, or the epoch if that is unknown."""
         return self.created_at or EPOCH
 
     def snapshot(self) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class MessageBatch(_Answer):
 class BatchPage(_Answer):
     """One page of a list of batches, newest first.
 
-    `data` holds them as they came: few of a thousand may matter, and that many objects make the garbage collector run.
+    `data` holds plain dictionaries: parsing a thousand batches of which few matter would cost time and memory.
     """
 
     data: list[dict[str, Any]]
@@ -178,12 +178,12 @@ class BatchPage(_Answer):
     last_id: Text = None
 
     def batches(self) -> list[MessageBatch]:
-        """Return all batches of the page; one that cannot be read is an InvalidResponseError."""
+        """Return all batches of the page. Raises InvalidResponseError if one cannot be read."""
         return [read_batch(raw) for raw in self.data]
 
 
 def read_batch(raw: dict[str, Any]) -> MessageBatch:
-    """Return a batch of a page; one that cannot be read is an InvalidResponseError."""
+    """Return a batch of a page. Raises InvalidResponseError if it cannot be read."""
     try:
         return MessageBatch.model_validate(raw)
     except ValidationError as error:
@@ -192,21 +192,21 @@ def read_batch(raw: dict[str, Any]) -> MessageBatch:
 
 
 class DeletedBatch(_Answer):
-    """The API's word that a batch is gone."""
+    """The API's confirmation that a batch was deleted."""
 
     id: str
     type: Literal["message_batch_deleted"]
 
 
 class BatchRequest(_Object):
-    """One request of a batch to be created: `params` is what the Messages API takes."""
+    """One request of a batch to be created. `params` are those of the Messages API."""
 
     custom_id: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
     params: dict[str, Any]
 
 
 class ErrorDetail(_Object):
-    """What went wrong, in the API's words."""
+    """The error object inside an error envelope."""
 
     type: str | None = None
     message: str | None = None
@@ -214,7 +214,7 @@ class ErrorDetail(_Object):
 
 
 class ErrorEnvelope(_Object):
-    """The body of every refusal that the API itself sends."""
+    """The body of every error that the API sends."""
 
     type: str = "error"
     error: ErrorDetail
@@ -224,10 +224,9 @@ class ErrorEnvelope(_Object):
 class Result(_Object):
     """How a request ended.
 
-    :param type: `succeeded`, `errored`, `canceled` (before it was sent to the model), `expired` (likewise), or a kind
-        that this package does not know.
-    :param message: Of a request that succeeded: a Messages API message.
-    :param error: Of a request that errored.
+    :param type: `succeeded`, `errored`, `canceled` or `expired` (both before it was sent to the model), or unknown.
+    :param message: The Messages API message of a request that succeeded.
+    :param error: The error of a request that errored.
     """
 
     type: str
@@ -238,7 +237,7 @@ class Result(_Object):
     def _is_whole(self) -> Result:
         needed = {"succeeded": self.message, "errored": self.error}
         if needed.get(self.type, True) is None:
-            raise ValueError(f"a result of type {self.type} without what belongs to it")
+            raise ValueError(f"a result of type {self.type} has no message or error")
         return self
 
 
@@ -254,7 +253,7 @@ class BatchResult(_Object):
 
     @property
     def text(self) -> str | None:
-        """The text of the answer, all its text blocks joined; None if the request did not succeed."""
+        """The text blocks of the message, joined; None if the request did not succeed."""
         if self.result.type != "succeeded" or self.result.message is None:
             return None
         content = self.result.message.get("content")

@@ -1,4 +1,4 @@
-"""Walks through the list of batches, page by page. Pure: a client makes the calls."""
+"""Decides which page of the list of batches to request next. No I/O."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from airflow_provider_batches.api.errors import APIStatusError, InvalidArgumentE
 from airflow_provider_batches.api.evidence import Proof
 from airflow_provider_batches.api.models import BatchPage, MessageBatch
 
-#: How often a walk that brings nothing new begins anew because the batch that a page ended with may be gone.
+#: How often to restart from the first page, without progress, because the cursor's batch may have been deleted.
 RESTARTS = 3
 
 
 class Pager:
-    """Says which page comes next, until there is none.
+    """Holds the position in the list, and the call for the next page.
 
-    :param page_size: Batches a page, 1 to 1000 (default).
-    :param after_id: Begin behind this batch and continue to the oldest.
-    :param before_id: Begin before this batch and continue to the newest.
+    :param page_size: Batches per page, 1 to 1000 (default).
+    :param after_id: Start after this batch and continue to the oldest.
+    :param before_id: Start before this batch and continue to the newest.
     """
 
     def __init__(
@@ -30,13 +30,13 @@ class Pager:
         self._page_size = page_size
         self._cursor = "before_id" if before_id is not None else "after_id"
         self._restarts = 0
-        #: How many pages have been taken.
+        #: The number of pages received.
         self.number = 0
-        #: Whether the last page has been taken.
+        #: Whether the last page has been received.
         self.ended = False
 
     def take(self, page: BatchPage) -> None:
-        """Continue behind a page; one that has more but does not say where is an InvalidResponseError."""
+        """Advance past a page. Raises InvalidResponseError if it has no usable cursor to the next one."""
         following = self.call
         if page.has_more:
             named, end = (page.first_id, 0) if self._cursor == "before_id" else (page.last_id, -1)
@@ -45,8 +45,8 @@ class Pager:
                 following = endpoints.page(self._page_size, **{self._cursor: endpoints.check_batch_id(cursor)})
         if page.has_more and following.params == self.call.params:
             raise InvalidResponseError(
-                "Could not list batches: the API says there are more, but not behind which "
-                f"(request-id {page.request_id}).",
+                "Could not list batches: the API reports more batches, but no cursor for the next page "
+                f"(request-id {page.request_id}). Try again later.",
                 request_id=page.request_id,
             )
         self.number += 1
@@ -54,7 +54,7 @@ class Pager:
         self.call = following
 
     def restart(self, error: APIStatusError) -> bool:
-        """Begin anew if a refusal can mean that the batch a page ended with is gone; return whether it can."""
+        """Restart if a refusal may mean that the cursor's batch was deleted; return whether it was restarted."""
         if self.call is self._first or self._restarts == RESTARTS or error.evidence.proof is not Proof.REFUSED:
             return False
         self.call, self.number, self._restarts = self._first, 0, self._restarts + 1
@@ -62,7 +62,7 @@ class Pager:
 
 
 class Walk(Pager):
-    """Brings each batch of the list once, up to a limit."""
+    """Yields each batch of the list once, up to a limit."""
 
     def __init__(self, limit: int | None, page_size: int, after_id: str | None, before_id: str | None) -> None:
         if limit is not None and (type(limit) is not int or limit < 1):
@@ -71,12 +71,12 @@ class Walk(Pager):
         if limit is not None and limit < page_size:
             super().__init__(limit, after_id, before_id)
         self._left = limit
-        self._passed: set[str] = set()
+        self._seen: set[str] = set()
 
     def new(self, page: BatchPage) -> list[MessageBatch]:
-        """Return the batches of a page that have not come before."""
-        found = [batch for batch in page.batches() if batch.id not in self._passed][: self._left]
-        self._passed.update(batch.id for batch in found)
+        """Return the batches of a page that were not returned before."""
+        found = [batch for batch in page.batches() if batch.id not in self._seen][: self._left]
+        self._seen.update(batch.id for batch in found)
         self._restarts = 0 if found else self._restarts
         if self._left is not None:
             self._left -= len(found)

@@ -1,4 +1,4 @@
-"""Reads a response: the object it holds, or the error it stands for, without secrets. No I/O."""
+"""Turns a response into an object or an error, without secrets. No I/O."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from airflow_provider_batches.api.evidence import Proof, judge
 from airflow_provider_batches.api.models import DeletedBatch, read_json, read_model
 from airflow_provider_batches.api.settings import ClientSettings
 
-#: Characters shown of a body, and of what the API says in its envelope.
+#: The most characters shown of a body, and of an error's message.
 _EXCERPT = 200
 _MESSAGE = 2000
 _REFUSALS = (ServerError, NotFoundError, AccessDeniedError, SpendLimitError, RateLimitError, RequestTooLargeError)
 _KINDS: dict[Proof, type[APIStatusError]] = {kind.evidence.proof: kind for kind in _REFUSALS}
 _STATE_KINDS = {403: AccessDeniedError, 409: ServerError}
-_FOREIGN = "The answer is not the API's own: a proxy or firewall answered."
+_FOREIGN = "The answer is not from the API: a proxy or firewall answered."
 
 
 def read_response(
@@ -49,11 +49,12 @@ def read_response(
     has_answered: bool = False,
     redact: Callable[[str], str] | None = None,
 ) -> T:
-    """Return what the API answered.
+    """Return the object in a response.
 
-    :param redact: Takes the secrets out of a text. Default: those of the settings.
-    :raises APIStatusError: The API refused; the subclass says how.
-    :raises InvalidResponseError: The answer is not the API's own, cannot be read, or is about another batch.
+    :param has_answered: Whether this base URL has answered correctly before. Default False.
+    :param redact: Removes secrets from a text. Default: those of the settings.
+    :raises APIStatusError: The API refused the call. The subclass names the reason.
+    :raises InvalidResponseError: The answer is not from the API, cannot be read, or is about another batch.
     """
     redact, body, status = redact or settings.redact, response.content, response.status_code
     if not 200 <= status < 300:
@@ -64,12 +65,12 @@ def read_response(
         if status == 204 and model is DeletedBatch and request_id:
             body = b'{"id": "%s", "type": "message_batch_deleted"}' % call.batch_id.encode()
         answer = read_model(model, body)
-        # Or the results of one batch would be saved, and another one deleted.
+        # Otherwise a caller could save one batch and delete another.
         if call.batch_id and answer.id != call.batch_id:
             problem = f"the answer is about another batch, {shown(answer.id)}"
     except ValidationError as error:
-        if said := error_in(body, redact):
-            problem = f"status {status} with an error, {said}"
+        if reported := error_in(body, redact):
+            problem = f"status {status} with an error, {reported}"
         else:
             begins = _excerpt(_decoded(response), redact)
             problem = f"status {status} with an unreadable body: {_problems(error)}; it begins {begins!r}"
@@ -88,7 +89,7 @@ def _read_refusal(
     has_answered: bool,
     redact: Callable[[str], str],
 ) -> BatchesError:
-    """Return the error that a response other than 2xx stands for."""
+    """Return the error for a response other than 2xx."""
     headers, status, body = response.headers, response.status_code, _decoded(response)
     envelope = _read_object(body)
     error_type, message, details = _detail(envelope, redact)
@@ -107,7 +108,7 @@ def _read_refusal(
     text = redact(_text(call, settings, f"{status} {name}: {message or 'no text'}", request_id, *hints))
     error: BatchesError
     if issubclass(kind, APIStatusError):
-        word = headers.get("x-should-retry", "").lower() if own else ""
+        should_retry = headers.get("x-should-retry", "").lower() if own else ""
         error = kind(
             text,
             status=status,
@@ -115,7 +116,7 @@ def _read_refusal(
             message=message,
             request_id=request_id,
             retry_after=read_retry_after(headers, datetime.now(timezone.utc)),
-            should_retry={"true": True, "false": False}.get(word),
+            should_retry={"true": True, "false": False}.get(should_retry),
         )
     else:
         error = InvalidResponseError(text, request_id=request_id)
@@ -124,23 +125,23 @@ def _read_refusal(
 
 
 def _text(call: Call[Any], settings: ClientSettings, what: str, request_id: str | None, *hints: str) -> str:
-    asked = f"{call.method} {settings.base_url}{call.path}, request-id {request_id}"
-    return " ".join(filter(None, (f"Could not {call.action}: {what} ({asked}).", *hints)))
+    request = f"{call.method} {settings.base_url}{call.path}, request-id {request_id}"
+    return " ".join(filter(None, (f"Could not {call.action}: {what} ({request}).", *hints)))
 
 
 def _hint(call: Call[Any], status: int, kind: type[BatchesError], settings: ClientSettings) -> str:
     hint = kind.hint
     if status < 400:
-        hint = "Redirects are not followed, so that no other host sees the key: set {base_url}."
+        hint = "Redirects are not followed, so that no other host receives the key. Correct {base_url}."
     elif kind is RequestTooLargeError and not call.body:
-        hint = "This call is small: check {proxy}."
+        hint = "This request is small, so a proxy may limit its size. Check {proxy}."
     elif status == 404 and kind is APIStatusError and call.path == PATH:
-        hint = "Check {base_url}: it serves no batches."
+        hint = "Check {base_url}: it does not serve the Message Batches API."
     return hint.format_map({name: settings.label(name) for name in ("api_key", "base_url", "proxy")})
 
 
 def read_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds that a response asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date."""
+    """Return the seconds to wait according to `retry-after-ms`, or to `retry-after` in seconds or as a date."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name, "")) * unit
@@ -157,22 +158,22 @@ def read_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def error_in(body: bytes, redact: Callable[[str], str]) -> str | None:
-    """Return type and text of the error that a body is, in spite of its 2xx; None if it is not an error."""
+    """Return type and message of an error that was sent with a 2xx status; None if the body is not an error."""
     error_type, message, _ = _detail(_read_object(body.decode(json.detect_encoding(body), "replace")), redact)
     return f"{error_type or 'unknown'}: {message}" if message else None
 
 
 def _detail(envelope: dict[str, Any], redact: Callable[[str], str]) -> tuple[str | None, str | None, Any]:
-    """Return type, text and details of an error, in the API's envelope or in another shape."""
+    """Return type, message and details of an error, in the API's envelope or in another format."""
     inner = envelope.get("error")
-    # Gateways answer in shapes of their own: flat, a text alone, or with a code instead of a type.
+    # Gateways use other formats: a flat object, a string, or a code instead of a type.
     detail = inner if isinstance(inner, dict) else {**envelope, "message": inner or envelope.get("message")}
     error_type = _line(detail.get("type") or detail.get("code"), redact)
     return error_type, _line(detail.get("message"), redact, _MESSAGE), detail.get("details")
 
 
 def _read_object(text: str) -> dict[str, Any]:
-    """Return the object that a body holds; more lenient than the models, because it only explains an error."""
+    """Parse a JSON object; {} if it is not one. More lenient than the models, because it only explains an error."""
     try:
         found = read_json(text)
     except (ValueError, RecursionError):
@@ -181,18 +182,18 @@ def _read_object(text: str) -> dict[str, Any]:
 
 
 def _decoded(response: httpx.Response) -> str:
-    """Return the body as text, as its first bytes or its header say how."""
+    """Decode the body, with the encoding from its first bytes or its header."""
     found = json.detect_encoding(response.content)
     try:
         return response.content.decode(found if found != "utf-8" else response.encoding or found, "replace")
     except (LookupError, UnicodeError):
-        # The header may name what is not an encoding of text.
+        # The header may name an encoding that does not exist.
         return response.content.decode("utf-8", "replace")
 
 
 def _excerpt(body: str, redact: Callable[[str], str]) -> str:
-    """Return the beginning of a body as one line, without HTML tags."""
-    # Without secrets before anything is cut off: half a secret is not recognized.
+    """Return the start of a body as one line, without HTML tags."""
+    # Redact before truncating, because half a secret is not recognized.
     text = redact(body)[: 20 * _EXCERPT]
     if "<" in text:
         text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", text)
@@ -201,7 +202,7 @@ def _excerpt(body: str, redact: Callable[[str], str]) -> str:
 
 
 def _line(value: object, redact: Callable[[str], str], most: int = _EXCERPT) -> str | None:
-    """Return a text as one line without secrets, None if there is none."""
+    """Return a text as one line without secrets; None if it is empty or not a string."""
     if not isinstance(value, str):
         return None
     text = redact(" ".join("".join(char if char.isprintable() else " " for char in value).split()))

@@ -1,4 +1,4 @@
-"""What a client needs to know, checked before anything is sent."""
+"""The settings of a client, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ ANTHROPIC_VERSION = "2023-06-01"
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
-#: A name or an address, IPv6 included; anything else may be another host to httpx than to the check for loopback.
+#: A name or an IP address. httpx and the loopback check could parse anything else as different hosts.
 _HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?\Z|[0-9A-Fa-f:.]+\Z")
-#: Headers that the client sets itself: the key has a field of its own, the rest belongs to the transport.
+#: Headers that only the client sets: the key is a separate field, and httpx sets the rest.
 _OWN_HEADERS = frozenset(
     ["x-api-key", "host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding"]
 )
 _SECRET_HEADER_WORDS = ("auth", "key", "token", "secret", "cookie")
 _SECRET_FIELDS = frozenset({"api_key", "headers", "secret_headers", "proxy", "base_url"})
-#: A shorter header value is not a secret, and part of too many words to be hidden. Airflow's default, too.
+#: Shorter header values are not redacted, because they occur in ordinary words. Airflow's default is the same.
 _SHORTEST_SECRET = 5
 
 
@@ -57,11 +57,11 @@ def _api_key(value: SecretStr) -> SecretStr:
 
 
 def _url(text: str, *schemes: str) -> SplitResult | None:
-    """Return the parts of a URL, None if it is none or names no host."""
+    """Return the parts of a URL; None if it is not valid or has no host."""
     try:
         url = urlsplit(text)
         host = url.hostname or ""
-        # Encoding raises a ValueError if a part is empty or too long, as connecting would.
+        # Raises ValueError if a label is empty or too long, as connecting would.
         valid = _HOST.match(host) and host.encode("idna") and httpx.URL(text).host and url.port != 0
     except (ValueError, httpx.InvalidURL):
         return None
@@ -75,7 +75,7 @@ def _base_url(value: str) -> str:
     if url is None or url.netloc.endswith(":") or "\\" in text:
         raise ValueError("must be a URL like https://api.anthropic.com, or a host name with or without a port")
     if url.username is not None or url.password is not None:
-        raise ValueError("must not hold a user or a password; the key has a setting of its own")
+        raise ValueError("must not contain a user or a password; the key is a separate setting")
     if "?" in text or "#" in text:
         raise ValueError("must not have a query or a fragment")
     if url.path.endswith("/v1") or "/v1/messages" in url.path:
@@ -87,16 +87,16 @@ def _flags(value: Any) -> Any:
     if isinstance(value, str):
         value = value.split(",")
     if not isinstance(value, (list, tuple)) or not all(isinstance(flag, str) for flag in value):
-        return value  # pydantic says what is wrong with it
+        return value  # pydantic reports what is wrong
     return tuple(flag.strip() for flag in value if flag.strip())
 
 
 def _headers(value: dict[str, str]) -> dict[str, str]:
     for name, text in value.items():
         if not _HEADER_NAME.match(name) or not _HEADER_VALUE.match(text):
-            raise ValueError(f"{name!r} is not a header, or its value is not printable ASCII")
+            raise ValueError(f"{name!r} is not a valid header name, or its value is not printable ASCII")
         if name.lower() in _OWN_HEADERS:
-            raise ValueError(f"{name!r} is set by the client; the key has a setting of its own")
+            raise ValueError(f"{name!r} is set by the client; the key is a separate setting")
     return value
 
 
@@ -124,20 +124,20 @@ class ClientSettings(BaseModel):
     """How a client reaches the API.
 
     :param api_key: The key, or the token if `auth_scheme` is `bearer`.
-    :param base_url: The API's URL up to, not including, `/v1`. Default `https://api.anthropic.com`.
+    :param base_url: The API's URL without `/v1`. Default `https://api.anthropic.com`.
     :param auth_scheme: `x-api-key` (default) or `bearer` (gateways, OAuth).
     :param anthropic_version: The `anthropic-version` header. Default `2023-06-01`.
     :param anthropic_beta: Flags of the `anthropic-beta` header, a list or comma-separated. Default none.
     :param workspace_id: The `anthropic-workspace-id` header, for keys that span workspaces. Default none.
-    :param headers: More headers. They win over the client's own, except those of the key and the transport.
-    :param secret_headers: The same, whose values must not be seen. They win over `headers`.
-    :param timeout: Seconds that connecting (at most 10), and each read or write, may take. Default 60.
+    :param headers: More headers. They override the client's, except those of the key and of httpx.
+    :param secret_headers: The same, with values that are redacted. They override `headers`.
+    :param timeout: Seconds for connecting (10 at most), and for each read or write. Default 60.
     :param max_retries: How often a failed call is retried. Default 5.
     :param proxy: URL of a proxy. Default: the environment's.
     :param verify: Whether certificates are checked, or the path of a CA file. Default True.
     :param allow_http: Whether a plain `http://` URL may be used for a host other than this machine. Default False.
     :param user_agent: The `User-Agent` header.
-    :param labels: How error texts name a setting, by its name here: where its value comes from.
+    :param labels: Names of settings in error texts, by the names used here. Default: the same names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -157,18 +157,18 @@ class ClientSettings(BaseModel):
     allow_http: bool = False
     user_agent: HeaderText = "airflow-provider-batches"
     labels: Mapping[str, str] = Field(default={}, repr=False)
-    #: Tells a CA file from the one that replaces it.
+    #: Modification time and size of the CA file, to notice that it was replaced.
     _ca_file: tuple[int, int] | None = PrivateAttr(default=None)
 
     def model_post_init(self, _: Any) -> None:
-        """Note which CA file is meant."""
+        """Record the version of the CA file."""
         if isinstance(self.verify, str):
             found = os.stat(self.verify)
             self._ca_file = (found.st_mtime_ns, found.st_size)
 
     @property
     def trust(self) -> tuple[bool | str, tuple[int, int] | None]:
-        """What certificates are checked against."""
+        """The CA certificates to verify against, and the version of their file."""
         return self.verify, self._ca_file
 
     @model_validator(mode="after")
@@ -187,8 +187,8 @@ class ClientSettings(BaseModel):
     def parse(cls, **values: Any) -> ClientSettings:
         """Return checked settings.
 
-        :raises InvalidArgumentError: A value is wrong; the message names each wrong field, its value if that is not
-            a secret, and what is allowed.
+        :raises InvalidArgumentError: A value is wrong. The message names each wrong field, its value unless it is
+            secret, and what is allowed.
         """
         try:
             return cls(**values)
@@ -197,7 +197,7 @@ class ClientSettings(BaseModel):
 
     @cached_property
     def auth(self) -> KeyAuth:
-        """What signs the requests."""
+        """Signs the requests."""
         return KeyAuth(self.api_key.get_secret_value(), self.auth_scheme)
 
     @property
@@ -207,15 +207,15 @@ class ClientSettings(BaseModel):
 
     @property
     def is_direct(self) -> bool:
-        """Whether the base URL is a known host of the API, and not a gateway before it."""
+        """Whether the base URL is a known host of the API, not a gateway."""
         return self.is_loopback or urlsplit(self.base_url).hostname == urlsplit(BASE_URL).hostname
 
     def label(self, field: str) -> str:
-        """Return how error texts name a setting."""
+        """Return the name of a setting in error texts."""
         return self.labels.get(field, field)
 
     def request_headers(self) -> dict[str, str]:
-        """Return the headers of every request, but for those that sign it."""
+        """Return the headers of every request, except those that sign it."""
         headers = {
             "accept": "application/json",
             "anthropic-beta": ",".join(self.anthropic_beta),
@@ -228,18 +228,18 @@ class ClientSettings(BaseModel):
         return {name: value for name, value in headers.items() if value}
 
     def secrets(self) -> Iterator[str]:
-        """Iterate over what must not be seen: the key, and the credentials in headers and proxy."""
+        """Iterate over the secrets: the key, and the credentials in headers and proxy."""
         yield from self.auth.secrets()
         named = (value for name, value in self.headers.items() if any(w in name.lower() for w in _SECRET_HEADER_WORDS))
         for value in (*named, *self.secret_headers.values()):
-            # Of `Bearer token`, the token alone may be seen somewhere, too.
+            # For `Bearer token`, the token alone is a secret, too.
             yield from (text for text in dict.fromkeys((value, value.split()[-1])) if len(text) >= _SHORTEST_SECRET)
         if password := urlsplit(self.proxy or "").password:
             yield from (password, unquote(password))
 
     def redact(self, text: str) -> str:
-        """Return the text without the secrets, wherever it may have come from."""
-        # One may be the beginning of another.
+        """Replace the secrets in a text by `***`."""
+        # Longest first, because one secret may be part of another.
         for secret in sorted(self.secrets(), key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
@@ -262,7 +262,7 @@ def _problems(error: ValidationError, labels: Mapping[str, str]) -> list[str]:
         if item["type"] == "missing":
             text = "is required"
         elif item["type"] == "extra_forbidden":
-            text = f"is not a setting. Supported: {', '.join(ClientSettings.model_fields)}"
+            text = f"is not a valid setting. Supported: {', '.join(ClientSettings.model_fields)}"
         elif field and field not in _SECRET_FIELDS:
             text = f"got {str(item['input'])[:80]!r}; {text[:1].lower()}{text[1:]}"
         elif not field:

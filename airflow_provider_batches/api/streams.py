@@ -1,4 +1,4 @@
-"""The results of a batch as they come: bytes, counted or read line by line, and whether all have come."""
+"""Reads or counts the results of a batch while they arrive, and checks that none is missing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from airflow_provider_batches.api.errors import ResultsTruncatedError
 from airflow_provider_batches.api.models import BatchResult, MessageBatch, read_model
 from airflow_provider_batches.api.responses import error_in
 
-#: How the API begins each line.
+#: The start of each line, as the API sends it.
 _RESULT = re.compile(rb'\s*\{\s*"custom_id"\s*:\s*"([\w-]+)"\s*,\s*"result"\s*:\s*\{')
 
 
 class ResultLines:
-    """Turns the bytes of an ended batch's results into results, and checks that all have come, each once.
+    """Parses the results of an ended batch, and checks that each arrives exactly once.
 
-    :param redact: Takes the secrets out of a text. Default: there are none.
+    :param batch: The batch, for its number of requests.
+    :param redact: Removes secrets from a text. Default: there are none.
     """
 
     def __init__(self, batch: MessageBatch, redact: Callable[[str], str] = str) -> None:
@@ -30,11 +31,11 @@ class ResultLines:
 
     @property
     def count(self) -> int:
-        """How many results have come so far."""
+        """The number of results received so far."""
         return len(self._custom_ids)
 
     def feed(self, chunk: bytes) -> Iterator[BatchResult]:
-        """Yield the results that are complete with this chunk. Lines end at LF only: U+2028 is JSON text."""
+        """Yield the results that this chunk completes. Lines end at LF only, since JSON may contain U+2028."""
         *lines, rest = chunk.split(b"\n")
         for line in lines:
             line = b"".join((*self._rest, line))
@@ -44,8 +45,8 @@ class ResultLines:
         self._rest.append(rest)
 
     def skip(self, chunk: bytes) -> None:
-        """Check the results that are complete with this chunk by their first and last bytes."""
-        # Searching from line to line is ten times as fast as splitting, which looks at each byte and copies it.
+        """Check the first and last bytes of the results that this chunk completes, without parsing them."""
+        # Ten times as fast as splitting, which copies every byte.
         start, end = 0, chunk.find(b"\n")
         while end >= 0:
             if self._rest:
@@ -59,20 +60,20 @@ class ResultLines:
             self._rest.append(chunk[start:])
 
     def end(self) -> Iterator[BatchResult]:
-        """Yield the last result if its line had no end; missing results are a ResultsTruncatedError."""
+        """Yield the last result if its line has no LF. Raises ResultsTruncatedError if results are missing."""
         yield from self.feed(b"\n")
-        # A batch has one request at least: counts of 0 say nothing.
+        # A batch has at least one request, so a total of 0 means unknown.
         total = self.batch.request_counts.total
         if not self.count or self.count != total:
             raise self.cut_short("the stream ended" if total else "the batch's request_counts cannot be read")
 
     def cut_short(self, why: object) -> ResultsTruncatedError:
-        """Return the error for a stream that broke off."""
-        # Not what the network's error says, which may hold anything.
+        """Return the error for incomplete results."""
+        # Not the text of a network error, which may contain secrets.
         name = type(why).__name__ if isinstance(why, Exception) else why
         return ResultsTruncatedError(
-            f"The results of batch {self.batch.id} were cut short: {self.count} of "
-            f"{self.batch.request_counts.total} came ({name}). Read them again."
+            f"The results of batch {self.batch.id} are incomplete: received {self.count} of "
+            f"{self.batch.request_counts.total} ({name}). Read them again."
         )
 
     def _skip_line(self, chunk: bytes, start: int, end: int) -> None:
@@ -84,27 +85,27 @@ class ResultLines:
 
     def _take(self, custom_id: bytes) -> None:
         if custom_id in self._custom_ids:
-            raise self.cut_short(f"the result of {self.redact(custom_id.decode())[:100]!r} came twice")
+            raise self.cut_short(f"the result of {self.redact(custom_id.decode())[:100]!r} appears twice")
         self._custom_ids.add(custom_id)
 
     def _read(self, line: bytes, chunk: bytes) -> BatchResult:
         try:
             result = read_model(BatchResult, line)
         except ValidationError:
-            # An error in place of all results may have several lines.
-            said = error_in(line, self.redact) or (None if self.count else error_in(chunk, self.redact))
-            what = f"an error, {said}" if said else "no whole result of the API"
+            # The API may send an error of several lines instead of the first result.
+            reported = error_in(line, self.redact) or (None if self.count else error_in(chunk, self.redact))
+            what = f"an error, {reported}" if reported else "not a valid result"
             raise self.cut_short(f"result {self.count + 1} is {what}") from None
         self._take(result.custom_id.encode())
         return result
 
 
 class ResultBytes:
-    """The bytes of a batch's results, checked and counted while they come.
+    """The bytes of a batch's results, checked and counted while they arrive.
 
-    :param lines: Checks that all of the batch's results come.
+    :param lines: Checks the results.
     :param request_id: The `request-id` of the answer.
-    :param chunks: What the API sends.
+    :param chunks: The bytes of the answer.
     """
 
     def __init__(self, lines: ResultLines, request_id: str | None, chunks: Iterable[bytes]) -> None:
@@ -115,11 +116,11 @@ class ResultBytes:
 
     @property
     def lines(self) -> int:
-        """How many results have come so far."""
+        """The number of results received so far."""
         return self._lines.count
 
     def __iter__(self) -> Iterator[bytes]:
-        """Iterate over the bytes, once; a stream that ends early is a ResultsTruncatedError."""
+        """Iterate over the bytes, once. Raises ResultsTruncatedError if the stream ends early."""
         try:
             for chunk in self._chunks:
                 self._lines.skip(chunk)

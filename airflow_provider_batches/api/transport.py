@@ -1,4 +1,4 @@
-"""What both clients share below their methods: they build requests, and read responses."""
+"""Builds requests and reads responses, for both clients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 log = logging.getLogger(__name__)
 
-#: The request cannot have reached the API: no connection came about.
+#: Errors without a connection: the request cannot have reached the API.
 _NOT_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -39,9 +39,9 @@ _CONNECT_SECONDS = 10.0
 
 @lru_cache(maxsize=8)
 def tls_context(verify: bool | str, ca_file: tuple[int, int] | None = None) -> ssl.SSLContext:
-    """Return the TLS context that all clients of this process with this `verify` share: making one costs 50 ms.
+    """Return a TLS context, shared by all clients with the same `verify`, because creating one takes 50 ms.
 
-    :param ca_file: Tells the file from one that replaces it.
+    :param ca_file: The version of the CA file.
     """
     if isinstance(verify, str):
         folder = os.path.isdir(verify)
@@ -65,7 +65,7 @@ class BaseClient(Generic[C]):
         self._flows = Flows(1 + settings.max_retries, self.throttle)
         self._renew = renew
         self._renewing = threading.Lock()
-        #: With former settings too: their calls may still be in flight, and may show the former key.
+        #: Includes former settings, because their calls may still be in flight and quote the former key.
         self._opened: list[tuple[ClientSettings, C]] = []
         self._http: C = self._open(settings)
 
@@ -78,34 +78,34 @@ class BaseClient(Generic[C]):
                 headers=settings.request_headers(),
                 timeout=httpx.Timeout(settings.timeout, connect=min(settings.timeout, _CONNECT_SECONDS)),
                 proxy=settings.proxy,
-                # A plain connection needs no certificates, and reading them takes its time.
+                # Plain HTTP needs no certificates, and reading them is slow.
                 verify=tls_context(False) if plain else tls_context(*settings.trust),
                 follow_redirects=False,
-                # This machine is reached directly: a proxy of the environment would get the key over plain HTTP.
+                # Loopback ignores the environment's proxy, which would receive the key over plain HTTP.
                 trust_env=not (plain and settings.is_loopback),
             )
         except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
-            # A file without certificates, SOCKS without its package, or a proxy of the environment, whose password may
-            # be a part of what the error says is wrong.
+            # A CA file without certificates, SOCKS without its package, or the environment's proxy, whose password the
+            # error's text may quote.
             known = isinstance(error, (ImportError, OSError))
-            says = (
+            reason = (
                 f"{settings.verify}: {error}"
                 if known
-                else "a proxy is not a URL like http://proxy.example:3128, or NO_PROXY of the environment holds more "
-                "than names and addresses, IPv6 without brackets"
+                else "a proxy is not a URL like http://proxy.example:3128, or the environment's NO_PROXY has an entry "
+                "that is not a name or an address (IPv6 without brackets)"
             )
             raise InvalidArgumentError(
                 f"{settings.label('verify')}, {settings.label('proxy')}",
-                f"these settings, or the environment's proxy, cannot be used: {settings.redact(says)}",
+                f"these settings, or the environment's proxy, cannot be used: {settings.redact(reason)}",
             ) from None
         self._opened.append((settings, http))
         if isinstance(http, httpx.Client):
-            # A client that nobody closes, like that of a hook, leaves no connections to the garbage collector.
+            # Closes the connections of a client that is never closed, like a hook's.
             weakref.finalize(self, http.close).atexit = False
         return http
 
     def _renew_settings(self) -> None:
-        """Read the settings again, and continue with them if they have changed. Blocks."""
+        """Read the settings again, and use them if they have changed. Blocks."""
         before = self.settings
         with self._renewing:
             if self._renew is None or self.settings is not before:
@@ -114,7 +114,7 @@ class BaseClient(Generic[C]):
                 settings = self._renew()
                 http = self._http if settings == before else self._open(settings)
             except Exception as error:
-                # Its text may hold anything.
+                # Its text may contain secrets.
                 log.warning("The settings could not be read again: %s", type(error).__name__)
                 return
             if settings != before:
@@ -122,7 +122,7 @@ class BaseClient(Generic[C]):
                 self._http, self.settings = http, settings
 
     def _request(self, call: Call[Any], http: C) -> httpx.Request:
-        # Not with `http.build_request`, which merges URLs and headers anew for each call.
+        # Faster than `http.build_request`, which merges URLs and headers for each call.
         headers = {**http.headers, "content-type": "application/json"} if call.body is not None else http.headers
         return httpx.Request(
             call.method,
@@ -144,13 +144,13 @@ class BaseClient(Generic[C]):
         sent, settings = not isinstance(error, _NOT_SENT), self.settings
         hint = ""
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            hint = f" Name the CA file of whoever signed the host's certificate in {settings.label('verify')}."
+            hint = f" Set {settings.label('verify')} to the CA file that the host's certificate is signed with."
         elif not sent or isinstance(error, (httpx.InvalidURL, UnicodeError)):
-            # A name that is not valid: of the environment's proxy, or of a redirect, after the request was sent.
+            # The environment's proxy has an invalid name, or, after sending, a redirect has one.
             hint = f" Check {settings.label('base_url')} and {settings.label('proxy')}."
         what = ": ".join(filter(None, (type(error).__name__, _details(error))))
         text = f"Could not {call.action}: no answer from {settings.base_url} ({what}).{hint}"
-        # The client's own errors only: httpx's hold the request with its headers.
+        # Not httpx's error, which holds the request with its headers.
         made = APIConnectionError(self._redact(text))
         made.evidence = judge(call, None, sent=sent)
         made.untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
@@ -163,7 +163,7 @@ class BaseClient(Generic[C]):
 
 
 def _details(error: BaseException) -> str:
-    """Return the first text in the chain of an error: httpx's own are often empty."""
+    """Return the first text in the chain of an error, because httpx's are often empty."""
     cause: BaseException | None = error
     while cause and not (str(cause) and isinstance(cause, (httpx.HTTPError, OSError))):
         cause = cause.__cause__ or cause.__context__

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from airflow_provider_batches.emulator.behavior import Behavior
@@ -70,10 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _setting(text: str) -> tuple[str, str | int | bool]:
+def _setting(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
-    words: dict[str, bool] = {"true": True, "false": False}
-    return name, words.get(value.lower(), int(value) if value.isdecimal() else value)
+    with suppress(ValueError):
+        return name, json.loads(value.lower())
+    return name, value
 
 
 def _show(entry: LoggedRequest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import cast
 
 from airflow_provider_batches.emulator.asgi import Answer, Scope
@@ -41,6 +42,9 @@ def fault_answer(fault: Fault, scope: Scope, entry: LoggedRequest) -> Answer:
     if fault.gateway == "openai":
         error = {"message": fault.message, "type": type_, "param": None, "code": fault.error_code}
         return Answer(compact({"error": error}).encode(), status)
+    if fault.gateway == "text":
+        text = f"{status} {'page not found' if status == 404 else HTTPStatus(status).phrase}\n"
+        return Answer(text.encode(), status, {"content-type": "text/plain; charset=utf-8"})
     if fault.gateway == "envelope":
         return Answer(compact({"type": "error", "error": {"type": type_, "message": fault.message}}).encode(), status)
     answer = refuse(entry, status, fault.message, type_, fault.error_code)

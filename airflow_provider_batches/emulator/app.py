@@ -10,11 +10,22 @@ from dataclasses import asdict
 from email.utils import formatdate
 from hmac import compare_digest
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from airflow_provider_batches.emulator import catalog
 from airflow_provider_batches.emulator.answering import fault_answer, page, refuse
-from airflow_provider_batches.emulator.asgi import Answer, Receive, Scope, Send, hang_up, read_body, send_answer
+from airflow_provider_batches.emulator.asgi import (
+    Answer,
+    Receive,
+    Scope,
+    Send,
+    hang_up,
+    headers_of,
+    origin_of,
+    query_of,
+    read_body,
+    send_answer,
+)
 from airflow_provider_batches.emulator.batch import Batch
 from airflow_provider_batches.emulator.behavior import Behavior
 from airflow_provider_batches.emulator.faults import Fault, FaultQueue
@@ -28,10 +39,6 @@ from airflow_provider_batches.emulator.validation import Refusal, check_requests
 
 VERSIONS = ("2023-01-01", "2023-06-01", "2026-10-21")
 SECRET_HEADERS = ("x-api-key", "authorization")
-#: What all documented `anthropic-beta` flags look like, and IDs of workspaces.
-BETA = re.compile(r"[a-z0-9-]+-\d{4}-\d{2}-\d{2}")
-WORKSPACE = re.compile(r"default|wrkspc_[A-Za-z0-9]+")
-
 
 #: Answers a request to ``/_emulator/...``: app, method, path, query, body.
 Control = Callable[["App", str, str, dict[str, str], bytearray], Answer]
@@ -74,7 +81,7 @@ class App:
             return
         path = scope["raw_path"].decode("latin-1")
         if path.startswith("/_emulator/"):
-            await send_answer(send, self._control(self, scope["method"], path, _query(scope), body))
+            await send_answer(send, self._control(self, scope["method"], path, query_of(scope), body))
             return
         entry = self._log(scope, path)
         fault = self.faults.take(entry.endpoint, entry.batch_id)
@@ -85,14 +92,14 @@ class App:
             return  # the emulator stops and has closed the connection; uvicorn would log this as a crash
 
     def _log(self, scope: Scope, path: str) -> LoggedRequest:
-        headers = _headers(scope)
+        headers = headers_of(scope)
         ways = [way for way, name in (("x-api-key", "x-api-key"), ("bearer", "authorization")) if name in headers]
         endpoint, batch_id = _route(scope["method"], path)
         entry = LoggedRequest(
             time=self.store.clock.now(),
             method=scope["method"],
             path=path,
-            query=_query(scope),
+            query=query_of(scope),
             endpoint=endpoint,
             batch_id=batch_id,
             auth="both" if len(ways) == 2 else "".join(ways) or None,
@@ -144,7 +151,7 @@ class App:
             if methods := _methods(entry.path):
                 raise Refusal(405, "Method Not Allowed", allow=", ".join(methods))
             raise Refusal(404, "Not found")
-        sent = _headers(scope)
+        sent = headers_of(scope)
         bearer = sent.get("authorization", "")
         key = sent.get("x-api-key") or (bearer[7:].strip() if bearer[:7].lower() == "bearer " else "")
         expected = self.settings.api_key
@@ -156,12 +163,12 @@ class App:
         if version not in VERSIONS:
             raise Refusal(400, f'anthropic-version: "{version}" is not a valid version')
         flags = [flag.strip() for flag in sent.get("anthropic-beta", "").split(",") if flag.strip()]
-        unknown = ", ".join(f"`{flag}`" for flag in flags if not BETA.fullmatch(flag))
+        unknown = ", ".join(f"`{flag}`" for flag in flags if flag not in catalog.BETAS)
         if unknown and self.behavior.unknown_beta != 200:
             raise Refusal(self.behavior.unknown_beta, f"Unexpected value(s) {unknown} for the `anthropic-beta` header.")
-        workspace, own = sent.get("anthropic-workspace-id"), self.settings.workspace_id
-        if workspace is not None and not (WORKSPACE.fullmatch(workspace) if own is None else workspace == own):
-            raise Refusal(403, f"This key has no access to workspace {workspace}.")
+        own = self.settings.workspace_id
+        if sent.get("anthropic-workspace-id", own) != own and self.behavior.foreign_workspace != 200:
+            raise Refusal(self.behavior.foreign_workspace, f"anthropic-workspace-id: this key's workspace is {own}")
         now = self.store.clock.now()
         wait = self._rate_limit.take(now)
         headers.update(self._rate_limit.headers(now))
@@ -181,10 +188,10 @@ class App:
         if len(body) > self.settings.max_bytes:
             raise Refusal(413, f"Request exceeds the maximum size of {self.settings.max_bytes} bytes")
         settings = self.settings
-        requests = check_requests(body, settings.max_requests, _headers(scope)["anthropic-version"])
-        for i, request in enumerate(requests if self.behavior.invalid_params != 200 else []):
-            if request.problem:
-                raise Refusal(self.behavior.invalid_params, f"requests.{i}.params.{request.problem}")
+        requests, problems = check_requests(body, settings.max_requests, headers_of(scope)["anthropic-version"])
+        if problems and self.behavior.invalid_params != 200:
+            i, problem = next(iter(problems.items()))
+            raise Refusal(self.behavior.invalid_params, f"requests.{i}.params.{problem}")
         batch = Batch(
             id=new_batch_id(),
             created_at=self.store.clock.now(),
@@ -192,9 +199,13 @@ class App:
             batch_seconds=settings.batch_seconds,
             cancel_seconds=settings.cancel_seconds,
             ends=spread(len(requests), errored=round(len(requests) * settings.error_fraction)),
-            custom_ids=[request.custom_id for request in requests],
+            custom_ids=[request["custom_id"] for request in requests],
         )
-        fill(batch, requests, settings.answers, settings.outcomes)
+        try:
+            fill(batch, requests, settings.answers, settings.outcomes, problems)
+        except Exception as e:
+            why = f"The emulator's answers or outcomes failed: {type(e).__name__}: {e}"
+            raise Refusal(500, why, x_should_retry="false") from e
         entry.batch_id = batch.id
         return self._show(self.store.add(batch), scope)
 
@@ -220,7 +231,7 @@ class App:
             batches, more = self.store.page(limit, after_id, before_id, behavior.list_lag)
         except KeyError:
             raise Refusal(404, _MISSING) from None
-        now, origin = self.store.clock.now(), _origin(scope)
+        now, origin = self.store.clock.now(), origin_of(scope)
         data = b",".join([batch.render(now, behavior, origin) for batch in batches])
         rest: dict[str, object] = {"has_more": more}
         if batches or behavior.optional_fields == "null":
@@ -283,7 +294,7 @@ class App:
         return batch
 
     def _show(self, batch: Batch, scope: Scope, phase: str | None = None) -> Answer:
-        return Answer(batch.render(self.store.clock.now(), self.behavior, _origin(scope), phase))
+        return Answer(batch.render(self.store.clock.now(), self.behavior, origin_of(scope), phase))
 
 
 _NO_FAULT = Fault()
@@ -318,14 +329,6 @@ def _route(method: str, path: str) -> tuple[str, str | None]:
     return _methods(path).get(method, "unknown"), id_
 
 
-def _query(scope: Scope) -> dict[str, str]:
-    return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-
-
-def _origin(scope: Scope) -> str:
-    return f"{scope['scheme']}://{dict(scope['headers']).get(b'host', b'').decode('latin-1')}"
-
-
 def _deleted(batch: Batch, status: int) -> Answer:
     return Answer(b"", 204, {}) if status == 204 else _json({"id": batch.id, "type": "message_batch_deleted"}, status)
 
@@ -339,12 +342,3 @@ def _limit(query: dict[str, str]) -> int:
     if not re.fullmatch(r"\d{1,4}", limit) or not 1 <= int(limit) <= 1000:
         raise Refusal(400, "limit: must be an integer from 1 to 1000")
     return int(limit)
-
-
-def _headers(scope: Scope) -> dict[str, str]:
-    """Return the headers; one that came more than once has all its values, as HTTP joins them."""
-    found: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        key, text = name.decode("latin-1"), value.decode("latin-1").strip()
-        found[key] = f"{found[key]}, {text}" if key in found else text
-    return found

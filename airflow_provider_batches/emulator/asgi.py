@@ -6,6 +6,7 @@ import struct
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, cast
+from urllib.parse import parse_qsl
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -19,6 +20,25 @@ class Answer:
     body: bytes | Iterable[bytes] = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """Return the headers; one that came more than once has all its values, as HTTP joins them."""
+    found: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key, text = name.decode("latin-1"), value.decode("latin-1").strip()
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
+
+
+def query_of(scope: Scope) -> dict[str, str]:
+    """Return the query; of a parameter that came more than once, the last."""
+    return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+
+
+def origin_of(scope: Scope) -> str:
+    """Return the origin that the client asked, `http://host:port`."""
+    return f"{scope['scheme']}://{dict(scope['headers']).get(b'host', b'').decode('latin-1')}"
 
 
 async def read_body(receive: Receive, max_bytes: int, seconds: float) -> bytearray | None:

@@ -4,6 +4,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
 
 from airflow_provider_batches.emulator.behavior import Behavior
 from airflow_provider_batches.emulator.messages import OTHER_RESULTS, TEXT, compact, errored, message
@@ -12,6 +15,8 @@ DAY = 24 * 3600.0
 EXPIRES_AFTER = DAY
 ARCHIVED_AFTER = 29 * DAY
 CHUNK_BYTES = 1 << 18
+#: Multiplied by an odd number, the places of requests stay different and no longer look like a count.
+ODD = 0x9E3779B1
 #: How a request ends, by the letter that stands for it in :attr:`Batch.ends`.
 OUTCOMES = {"s": "succeeded", "e": "errored", "c": "canceled", "x": "expired"}
 
@@ -128,9 +133,12 @@ class Batch:
     def results(self, last_newline: bool = True) -> Iterator[bytes]:
         """Yield the results as JSONL in chunks of many lines, in a shuffled order that is always the same."""
         ends, total, ids, models, given = self._final_ends(), self.total, self.custom_ids, self.models, self.given
-        other = {letter: compact(OTHER_RESULTS[OUTCOMES[letter]]).encode() for letter in "cx"}
+        other = {letter: self._line(OTHER_RESULTS[OUTCOMES[letter]]) for letter in "cx"}
+        error = self._line(errored("An error of the emulator.", request_id="req_NAME"))
         text = TEXT + "x" * self._padding(ends.count("s"))
-        parts = {model: self._parts(model, text) for model in ([models] if isinstance(models, str) else set(models))}
+        lines = {
+            model: self._succeeded(model, text) for model in ([models] if isinstance(models, str) else set(models))
+        }
         step = next(s for s in range(int(total * 0.618) + 1, 2 * total + 2) if math.gcd(s, total) == 1)
         chunk: list[bytes] = []
         size = 0
@@ -139,15 +147,12 @@ class Batch:
             custom_id = ids[i] if ids else f"req-{i:06d}"
             letter = ends[i]
             if letter in other:
-                what = other[letter]
+                whole = other[letter] % custom_id.encode()
             elif given and custom_id in given:
-                what = given[custom_id].encode()
-            elif letter == "e":
-                what = compact(errored("An error of the emulator.", request_id=f"req_{self._name(i)}")).encode()
+                whole = b'{"custom_id":"%b","result":%b}\n' % (custom_id.encode(), given[custom_id].encode())
             else:
-                before, after = parts[models if isinstance(models, str) else models[i]]
-                what = b"".join((before, self._name(i).encode(), after))
-            whole = b'{"custom_id":"%b","result":%b}\n' % (custom_id.encode(), what)
+                form = error if letter == "e" else lines[models if isinstance(models, str) else models[i]]
+                whole = form % (custom_id.encode(), i * ODD % (1 << 32))
             chunk.append(whole)
             size += len(whole)
             if size >= CHUNK_BYTES and line < total - 1:
@@ -157,24 +162,27 @@ class Batch:
         last = b"".join(chunk)
         yield last if last_newline else last[:-1]
 
-    def _name(self, i: int) -> str:
-        """Return what makes the ID of a request's message, or of its error, one of its own."""
-        return f"01{self.id[-12:]}{i:08x}"
+    @cached_property
+    def _name(self) -> str:
+        """What makes the ID of a request's message, or of its error, one of its own; a format for its number."""
+        return f"01{blake2b(self.id.encode(), digest_size=6).hexdigest()}%08x"
 
     def message_id(self, i: int) -> str:
         """Return the ID of the message that answers a request."""
-        return f"msg_{self._name(i)}"
+        return f"msg_{self._name}" % (i * ODD % (1 << 32))
 
-    def _parts(self, model: str, text: str) -> tuple[bytes, bytes]:
-        """Return what stands before and after the name in the result of a request that succeeded."""
-        whole = compact({"type": "succeeded", "message": message(model, "msg_NAME", text)})
-        before, _, after = whole.partition("NAME")
-        return before.encode(), after.encode()
+    def _succeeded(self, model: str, text: str) -> bytes:
+        return self._line({"type": "succeeded", "message": message(model, "msg_NAME", {"content": text})})
+
+    def _line(self, result: dict[str, Any]) -> bytes:
+        """Return a line of the results as a format: for the custom ID, and the number in the `NAME` of the result."""
+        text = compact(result).replace("%", "%%").replace("NAME", self._name, 1)
+        return b'{"custom_id":"%%b","result":%b}\n' % text.encode()
 
     def _padding(self, succeeded: int) -> int:
         """Return how many characters fill a text up, so that all results are about `result_bytes` large."""
-        before, after = self._parts(self.models if isinstance(self.models, str) else self.models[0], TEXT)
-        return max(0, self.result_bytes // max(1, succeeded) - len(before) - len(after) - 60)
+        line = self._succeeded(self.models if isinstance(self.models, str) else self.models[0], TEXT)
+        return max(0, self.result_bytes // max(1, succeeded) - len(line) - 30)
 
 
 def timestamp(when: float, form: str = "Z") -> str:

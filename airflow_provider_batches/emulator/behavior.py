@@ -14,38 +14,43 @@ def _unknown(default: Any, *others: Any) -> Any:
 class Behavior:
     """How the emulator behaves where no source settles how the API does.
 
-    Status codes may be any; `variants` goes through the plausible ones.
+    Each parameter names its source in brackets: the API's reference, the official SDKs, or what users reported. "None"
+    means that no source says anything. The default is the likeliest. Status codes may be any; `variants` goes through
+    the plausible ones.
 
-    :param cancel_ended: status for canceling a batch that has ended (200: unchanged batch).
-    :param cancel_canceling: status for canceling a batch that is canceling already (200: unchanged batch).
-    :param cancel_answer: ``canceling``: the answer to a cancel says so even where the batch ends at once;
-        ``current``: it shows the batch as the next retrieve would.
-    :param cancel_interrupts: whether a cancel stops unfinished requests; if not, they all finish.
-    :param delete_unended: status for deleting a batch that has not ended.
-    :param delete_answer: status of a delete that worked (204: no body).
-    :param delete_again: status for deleting a deleted batch.
-    :param retrieve_deleted: status for every other call on a deleted batch.
-    :param first_retrieve: 404: the first retrieve of each batch finds nothing.
-    :param other_workspace: status for a batch of another workspace (see ``add_batch(foreign=True)``).
-    :param invalid_params: status for creating a batch of which some ``params`` are not valid (200: those requests end
-        as ``errored``, as the reference says).
-    :param both_cursors: status for a page with ``after_id`` and ``before_id`` (200: ``after_id`` counts; the SDKs' own
-        tests send both).
-    :param unknown_beta: status for an ``anthropic-beta`` flag that does not end in a date, as all documented ones do
-        (400: reported by users; 200: accepted).
+    :param cancel_ended: status for canceling a batch that has ended; 200: unchanged batch (none).
+    :param cancel_canceling: status for canceling a batch that is canceling already; 200: unchanged batch (none).
+    :param cancel_answer: ``canceling``: the answer to a cancel says so even if the batch ends at once
+        (reference); ``current``: it shows the batch as the next retrieve would.
+    :param cancel_interrupts: whether a cancel stops unfinished requests; if not, they all finish (reference: requests
+        that cannot be interrupted may finish).
+    :param delete_unended: status for deleting a batch that has not ended (reference: refused; the status: none).
+    :param delete_answer: status of a delete that worked (reference: 200; 204: no body).
+    :param delete_again: status for deleting a deleted batch (none).
+    :param retrieve_deleted: status for every other call on a deleted batch (none).
+    :param first_retrieve: 404: the first retrieve of each batch finds nothing (reported by users).
+    :param other_workspace: status for a batch of another workspace, see ``add_batch(foreign=True)`` (none).
+    :param foreign_workspace: status for an ``anthropic-workspace-id`` that is not the key's; 200: accepted
+        (reported by users: refused; the status: none).
+    :param invalid_params: status for creating a batch of which some ``params`` are not valid; 200: those requests end
+        as ``errored`` (reference).
+    :param both_cursors: status for a page with ``after_id`` and ``before_id``; 200: ``after_id`` counts (none; the
+        SDKs' own tests send both).
+    :param unknown_beta: status for an ``anthropic-beta`` flag that the SDKs do not list; 200: accepted (reported by
+        users: 400).
     :param list_lag: for how many seconds a new batch is not in the list yet (reported by users).
     :param retrieve_lag: for how many seconds a new batch is not found yet (reported by users).
     :param counts_lag: for how many seconds all counts of a new batch are 0 (reported by users).
-    :param results_unended: status for the results of a batch that has not ended.
-    :param results_archived: status for the results of an archived batch.
-    :param results_host: origin that ``results_url`` names; empty: the one that was asked.
-    :param results_last_newline: whether the last line of the results ends in a line feed.
-    :param list_deleted_cursor: status for paging on from a batch that is deleted meanwhile (200: works).
-    :param optional_fields: whether optional fields without a value are ``null`` or ``absent``.
-    :param extra_fields: whether objects have fields that no reference documents.
-    :param times: RFC 3339 with ``Z``, with an ``offset``, or in whole ``seconds``.
-    :param retry_after: form of the header on 429: ``seconds``, ``date``, ``ms`` or ``none``.
-    :param request_id: whether answers carry a ``request-id`` header.
+    :param results_unended: status for the results of a batch that has not ended (none).
+    :param results_archived: status for the results of an archived batch (none).
+    :param results_host: origin that ``results_url`` names; empty: the one that was asked (reference: any URL).
+    :param results_last_newline: whether the last line of the results ends in a line feed (none).
+    :param list_deleted_cursor: status for paging on from a batch that is deleted meanwhile; 200: works (none).
+    :param optional_fields: whether optional fields without a value are ``null`` (reference) or ``absent`` (SDKs).
+    :param extra_fields: whether objects have fields that no reference documents (reference: clients accept them).
+    :param times: RFC 3339 with ``Z``, with an ``offset``, or in whole ``seconds`` (reference: RFC 3339).
+    :param retry_after: form of the header on 429: ``seconds`` (reference), ``date``, ``ms`` (SDKs) or ``none``.
+    :param request_id: whether answers carry a ``request-id`` header (reference: they do; gateways drop it).
     """
 
     cancel_ended: int = _unknown(200, 400, 409)
@@ -58,6 +63,7 @@ class Behavior:
     retrieve_deleted: int = _unknown(404)
     first_retrieve: int = _unknown(200, 404)
     other_workspace: int = _unknown(404, 403)
+    foreign_workspace: int = _unknown(403, 404, 200)
     invalid_params: int = _unknown(200, 400)
     both_cursors: int = _unknown(400, 200)
     unknown_beta: int = _unknown(400, 200)
@@ -78,7 +84,7 @@ class Behavior:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if type(value) is not type(f.default):
+            if type(value) is not type(f.default) and not (type(value) is int and type(f.default) is float):
                 raise ValueError(f"{f.name} must be like {f.default!r}, not {value!r}.")
             if f.name in _WORDS and value not in _plausible(f):
                 raise ValueError(f"{f.name} must be one of {_plausible(f)}, not {value!r}.")

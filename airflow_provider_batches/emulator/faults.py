@@ -5,6 +5,7 @@ import threading
 from dataclasses import dataclass, field
 
 ENDPOINTS = ("create", "retrieve", "list", "cancel", "delete", "results", "models", "model", "count_tokens")
+GATEWAYS = ("envelope", "openai", "text")
 
 ERROR_TYPES = {
     400: "invalid_request_error",
@@ -48,8 +49,8 @@ class Fault:
     :param status: status code of the answer, with the API's JSON envelope unless the body says otherwise.
     :param body: the answer's body as it is; empty for none (status 200 unless given).
     :param html: the body is a proxy's HTML page, without ``request-id`` (status 502 unless given).
-    :param gateway: who mints the error: ``envelope``, a gateway that answers in the API's format without a request
-        ID; ``openai``, one that answers in OpenAI's format (status 404 unless given).
+    :param gateway: who mints the error, without ``request-id``: ``envelope``, a gateway that answers in the API's
+        format; ``openai``, one that answers in OpenAI's; ``text``, a router in plain text (status 404 unless given).
     :param redirect: origin (``http://host:port``) to redirect the same path to (status 307 unless given).
     :param message: text in the envelope.
     :param error_type: type in the envelope; by default the one of the status.
@@ -87,8 +88,8 @@ class Fault:
     def __post_init__(self) -> None:
         if self.endpoint not in (*ENDPOINTS, "any"):
             raise ValueError(f"endpoint must be one of {(*ENDPOINTS, 'any')}, not {self.endpoint!r}.")
-        if self.gateway not in (None, "envelope", "openai"):
-            raise ValueError(f"gateway must be envelope or openai, not {self.gateway!r}.")
+        if self.gateway not in (None, *GATEWAYS):
+            raise ValueError(f"gateway must be one of {GATEWAYS}, not {self.gateway!r}.")
 
     @property
     def answer_status(self) -> int | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from airflow_provider_batches.emulator.faults import error_type
+from airflow_provider_batches.emulator.schemas import sample
 
 #: An answer to one request: the text; a list of content blocks; a dict with `error` (`{"type", "message"}`, or its
 #: text), or with fields of the message, such as `content`, `stop_reason`, `usage`; None for the default.
@@ -29,37 +30,48 @@ USAGE: dict[str, Any] = {
     "service_tier": "batch",
     "speed": None,
 }
+_BLOCKS: dict[str, dict[str, Any]] = {
+    "text": {"citations": None},
+    "tool_use": {"caller": None, "input": {}, "toolset_name": None},
+}
 #: The parameters of a request that ask for another answer than text.
 ASKS = frozenset({"output_config", "output_format", "tool_choice"})
 OTHER_RESULTS: dict[str, dict[str, Any]] = {"canceled": {"type": "canceled"}, "expired": {"type": "expired"}}
 
 
 def compact(value: object) -> str:
-    """Return JSON as the API writes it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Return JSON as the API writes it; of a lone surrogate, which is no UTF-8, the escape.
+
+    :raises ValueError: it has NaN or an infinity.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
-def message(model: str, id_: str, text: str = TEXT, **fields: Any) -> dict[str, Any]:
+def message(model: str, id_: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return a message that answers a request.
 
-    :param fields: Fields that are not the default's; `usage` is merged into it.
+    :param fields: Fields that are not the default's; `content` may be a text, and `usage` is merged into the default.
     """
-    usage = {**USAGE, **fields.pop("usage", {})}
-    content = fields.pop("content", text)
-    blocks = [{"citations": None, "text": content, "type": "text"}] if isinstance(content, str) else content
+    content = fields.get("content", TEXT)
+    given = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    blocks = [{**_BLOCKS.get(block.get("type", ""), {}), **block} for block in given]
+    calls = [block for block in blocks if block.get("type") == "tool_use"]
+    for i, block in enumerate(calls):
+        block.setdefault("id", f"toolu_{id_.removeprefix('msg_')}{i:02d}")
     return {
         "id": id_,
         "type": "message",
         "role": "assistant",
         "model": model,
         "container": None,
-        "content": blocks,
         "diagnostics": None,
         "stop_details": None,
-        "stop_reason": "tool_use" if any(block.get("type") == "tool_use" for block in blocks) else "end_turn",
+        "stop_reason": "tool_use" if calls else "end_turn",
         "stop_sequence": None,
-        "usage": usage,
         **fields,
+        "content": blocks,
+        "usage": {**USAGE, **fields.get("usage", {})},
     }
 
 
@@ -76,54 +88,34 @@ def result(answer: Answer, model: str, id_: str) -> dict[str, Any]:
     """
     if isinstance(answer, dict) and "error" in answer:
         error = answer["error"]
-        if isinstance(error, str):
-            return errored(error, error_type(500))
+        error = {"message": error} if isinstance(error, str) else error
         return errored(str(error.get("message", "")), str(error.get("type", error_type(500))))
-    if isinstance(answer, (str, list)):
-        answer = {"content": answer}
-    if not isinstance(answer, dict):
+    fields = {"content": answer} if isinstance(answer, (str, list)) else answer
+    content = fields.get("content", "") if isinstance(fields, dict) else None
+    if not isinstance(content, str) and not (isinstance(content, list) and all(isinstance(b, dict) for b in content)):
         raise ValueError(f"An answer is a text, a list of content blocks, or a dict, not {answer!r}.")
-    return {"type": "succeeded", "message": message(model, id_, **answer)}
+    made = message(model, id_, cast("dict[str, Any]", fields))
+    if unknown := made.keys() - message(model, id_, {}).keys():
+        raise ValueError(f"An answer has unknown fields: {', '.join(sorted(unknown))}. Supported: {', '.join(made)}.")
+    return {"type": "succeeded", "message": made}
 
 
 def answer_to(params: dict[str, Any]) -> Answer:
     """Return the answer that a request's own parameters ask for: a call of a tool, or JSON; None for any text."""
-    choice, tools = params.get("tool_choice"), params.get("tools")
-    if isinstance(choice, dict) and choice.get("type") in ("tool", "any") and isinstance(tools, list):
-        named = [tool for tool in tools if choice["type"] == "any" or tool.get("name") == choice.get("name")]
-        if named:
-            arguments = sample(named[0].get("input_schema", {}))
-            return [{"type": "tool_use", "id": "toolu_01EMULATED", "name": named[0].get("name"), "input": arguments}]
-    config = params.get("output_config")
+    choice, tools, config = params.get("tool_choice"), params.get("tools"), params.get("output_config")
     format_ = config.get("format") if isinstance(config, dict) else params.get("output_format")
-    if isinstance(format_, dict) and format_.get("type") == "json_schema":
-        return compact(sample(format_.get("schema", {})))
+    try:
+        if isinstance(choice, dict) and choice.get("type") in ("tool", "any"):
+            for tool in tools or ():
+                if choice["type"] == "any" or tool["name"] == choice.get("name"):
+                    return [{"type": "tool_use", "name": tool["name"], "input": sample(tool.get("input_schema", {}))}]
+            return {"error": _invalid("tool_choice: no such tool in tools")}
+        if isinstance(format_, dict) and format_.get("type") == "json_schema":
+            return compact(sample(format_["schema"]))
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as e:
+        return {"error": _invalid(f"schema: cannot be used: {type(e).__name__} {e}")}
     return None
 
 
-def sample(schema: Any, root: Any = None) -> Any:
-    """Return a value that fits a JSON schema; the same one for the same schema."""
-    root = schema if root is None else root
-    if not isinstance(schema, dict):
-        return None
-    if "$ref" in schema:
-        found = root
-        for part in str(schema["$ref"]).removeprefix("#/").split("/"):
-            found = found[part]
-        return sample(found, root)
-    if "const" in schema:
-        return schema["const"]
-    if schema.get("enum"):
-        return schema["enum"][0]
-    for key in ("anyOf", "oneOf", "allOf"):
-        if schema.get(key):
-            return sample(schema[key][0], root)
-    kind = schema.get("type", "object" if "properties" in schema else "string")
-    if isinstance(kind, list):
-        kind = kind[0]
-    if kind == "object":
-        return {name: sample(each, root) for name, each in schema.get("properties", {}).items()}
-    if kind == "array":
-        return [sample(schema.get("items", {}), root)] * max(1, schema.get("minItems", 1))
-    samples: dict[str, Any] = {"string": "text", "integer": 1, "number": 1.5, "boolean": True}
-    return schema.get("minimum", samples.get(kind)) if kind in ("integer", "number") else samples.get(kind)
+def _invalid(text: str) -> dict[str, str]:
+    return {"type": "invalid_request_error", "message": text}

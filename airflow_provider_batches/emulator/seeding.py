@@ -7,7 +7,6 @@ from airflow_provider_batches.emulator.batch import OUTCOMES, Batch
 from airflow_provider_batches.emulator.messages import ASKS, Answer, Answers, answer_to, compact, result
 from airflow_provider_batches.emulator.settings import Settings
 from airflow_provider_batches.emulator.store import Store, new_batch_id
-from airflow_provider_batches.emulator.validation import Accepted
 
 _LETTERS = {name: letter for letter, name in OUTCOMES.items()}
 
@@ -29,7 +28,8 @@ def seed(
 ) -> Batch:
     """Put a batch into the store without HTTP; see `Emulator.add_batch`."""
     now = store.clock.now()
-    if id is not None and store.get(id) is not None:
+    existing = None if id is None else store.get(id)
+    if existing is not None and not existing.deleted:
         raise ValueError(f"id: there is a batch {id} already.")
     total = requests if isinstance(requests, int) else len(requests)
     batch = Batch(
@@ -41,20 +41,23 @@ def seed(
         result_bytes=result_bytes,
         foreign=foreign,
     )
-    given = [] if isinstance(requests, int) else [_accepted(request) for request in requests]
-    by_id = outcomes and all(isinstance(outcome, str) for outcome in outcomes.values())
+    by_id = any(isinstance(outcome, str) for outcome in (outcomes or {}).values())
+    answers = settings.answers if answers is None else answers
+    ends_by_id = outcomes if by_id else settings.outcomes
+    if isinstance(requests, int):
+        requests = [f"req-{i:06d}" for i in range(total)] if answers or ends_by_id else []
+    given: list[dict[str, Any]] = [
+        {"custom_id": each, "params": {}} if isinstance(each, str) else each for each in requests
+    ]
     if given:
-        batch.custom_ids = [request.custom_id for request in given]
-    elif by_id or isinstance(answers, Mapping):
-        batch.custom_ids = [f"req-{i:06d}" for i in range(total)]
-        given = [Accepted(custom_id, {}, None) for custom_id in batch.custom_ids]
+        batch.custom_ids = [request["custom_id"] for request in given]
     if outcomes and not by_id:
         if not set(outcomes) <= set(_LETTERS) or sum(outcomes.values()) != total:
             raise ValueError(f"outcomes must say how each of the {total} requests ends, not {dict(outcomes)}.")
         batch.ends = spread(total, **outcomes)
     else:
         batch.ends = spread(total, errored=round(total * settings.error_fraction))
-    fill(batch, given, settings.answers if answers is None else answers, outcomes if by_id else settings.outcomes)
+    fill(batch, given, answers, ends_by_id)
     if status == "ended":
         batch.batch_seconds = min(batch.batch_seconds, age_seconds)
         if "c" in batch.ends:
@@ -76,53 +79,45 @@ def spread(total: int, succeeded: int = 0, errored: int = 0, canceled: int = 0, 
 
 
 def fill(
-    batch: Batch, requests: Sequence[Accepted], answers: Answers | None, outcomes: Mapping[str, str] | None
+    batch: Batch,
+    requests: Sequence[dict[str, Any]],
+    answers: Answers | None,
+    outcomes: Mapping[str, str] | None,
+    problems: Mapping[int, str] | None = None,
 ) -> None:
     """Set what a batch's requests are answered with, and how each ends.
 
     :param answers: see `Emulator`; where there is none, a request gets what its own parameters ask for.
     :param outcomes: how requests end, by custom ID.
+    :param problems: what is wrong with the `params` of some requests, by their place; these end as errored.
     :raises ValueError: an answer or an outcome is none.
     """
-    models = [str(request.params.get("model") or "claude-haiku-5-5") for request in requests]
+    problems = problems or {}
+    models = [str(request.get("params", {}).get("model") or "claude-haiku-5-5") for request in requests]
     if models:
         batch.models = models[0] if len(set(models)) == 1 else models
     ends = list(batch.ends)
     for i, request in enumerate(requests):
-        if not (answers or outcomes or request.problem or ASKS & request.params.keys()):
+        custom_id, params = request["custom_id"], request.get("params", {})
+        if not (answers or outcomes or i in problems or not ASKS.isdisjoint(params)):
             continue
-        outcome = outcomes.get(request.custom_id) if outcomes else None
+        outcome = outcomes.get(custom_id) if outcomes else None
         if outcome is not None:
             if outcome not in _LETTERS:
                 raise ValueError(f"outcomes: {outcome!r} is none of {', '.join(_LETTERS)}.")
             ends[i] = _LETTERS[outcome]
         answer: Answer = None
-        if request.problem:
-            answer = {"error": {"type": "invalid_request_error", "message": request.problem}}
+        if i in problems:
+            answer = {"error": {"type": "invalid_request_error", "message": problems[i]}}
         elif ends[i] == "s":
-            answer = _given(answers, request)
-            answer = answer_to(request.params) if answer is None else answer
+            if answers:
+                answer = answers(request) if callable(answers) else answers.get(custom_id)
+            answer = answer_to(params) if answer is None else answer
         if answer is None:
             continue
         made = result(answer, models[i], batch.message_id(i))
         if made["type"] == "errored":
             ends[i] = "e"
             made["error"]["request_id"] = batch.message_id(i).replace("msg_", "req_")
-        batch.given[request.custom_id] = compact(made)
+        batch.given[custom_id] = compact(made)
     batch.ends = "".join(ends)
-
-
-def _given(answers: Answers | None, request: Accepted) -> Answer:
-    if answers is None:
-        return None
-    if callable(answers):
-        return answers({"custom_id": request.custom_id, "params": request.params})
-    return answers.get(request.custom_id)
-
-
-def _accepted(request: Any) -> Accepted:
-    return (
-        Accepted(request, {}, None)
-        if isinstance(request, str)
-        else Accepted(request["custom_id"], request.get("params", {}), None)
-    )

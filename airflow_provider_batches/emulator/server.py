@@ -46,7 +46,7 @@ class Emulator:
         default: JSON or a call of a tool if the request's ``output_config`` or ``tool_choice`` asks for it, else a
         fixed text.
     :param outcomes: how requests end, by ``custom_id``: ``errored``, ``canceled``, ``expired``.
-    :param workspace_id: the only workspace that the header may name; None: any that looks like one.
+    :param workspace_id: the key's workspace, which ``anthropic-workspace-id`` may name.
     :param body_seconds: after how long without a byte an incomplete request is answered with 408.
     :param behavior: how it behaves where the API's behavior is not known; see `Behavior`.
     :param state: file that keeps batches and clock over a restart of the process.
@@ -72,7 +72,7 @@ class Emulator:
         error_fraction: float = 0.0,
         answers: Answers | None = None,
         outcomes: Mapping[str, str] | None = None,
-        workspace_id: str | None = None,
+        workspace_id: str = "default",
         body_seconds: float = 60.0,
         behavior: Behavior | None = None,
         state: str | Path | None = None,

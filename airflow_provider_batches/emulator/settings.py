@@ -20,7 +20,7 @@ class Settings:
     max_bytes: int = 256 * 1024 * 1024
     log_size: int = 10_000
     body_seconds: float = 60.0
-    workspace_id: str | None = None
+    workspace_id: str = "default"
     answers: Answers | None = None
     outcomes: Mapping[str, str] | None = None
     on_request: Callable[[LoggedRequest], None] | None = None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 #: What `params` of a batch may not have, by version.
@@ -17,14 +17,6 @@ class Refusal(Exception):
         super().__init__(message)
         self.status = status
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-
-
-class Accepted(NamedTuple):
-    """A request of a batch; `problem` is why it will end as `errored`, if its `params` are not valid."""
-
-    custom_id: str
-    params: dict[str, Any]
-    problem: str | None
 
 
 def read_json(body: bytes | bytearray) -> dict[str, Any]:
@@ -45,9 +37,12 @@ def _no_json(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON.")
 
 
-def check_requests(body: bytes | bytearray, max_requests: int, version: str) -> list[Accepted]:
+def check_requests(
+    body: bytes | bytearray, max_requests: int, version: str
+) -> tuple[list[dict[str, Any]], dict[int, str]]:
     """Check the body of a create as the API does when it is sent, and each request's `params` as it does later.
 
+    :return: the requests, and by their place what is wrong with the `params` of some.
     :raises Refusal: if it is not acceptable, with the place and the reason.
     """
     payload = read_json(body)
@@ -58,7 +53,8 @@ def check_requests(body: bytes | bytearray, max_requests: int, version: str) -> 
         raise Refusal(400, "requests: must be a list of at least one request")
     if len(requests) > max_requests:
         raise Refusal(400, f"requests: at most {max_requests} are allowed")
-    accepted, seen = [], set()
+    problems: dict[int, str] = {}
+    seen = set()
     for i, request in enumerate(requests):
         if not isinstance(request, dict) or request.keys() != {"custom_id", "params"}:
             raise Refusal(400, f"requests.{i}: must be an object with custom_id and params")
@@ -70,8 +66,9 @@ def check_requests(body: bytes | bytearray, max_requests: int, version: str) -> 
         seen.add(custom_id)
         if not isinstance(params, dict):
             raise Refusal(400, f"requests.{i}.params: must be an object")
-        accepted.append(Accepted(custom_id, params, problem_of(params, version)))
-    return accepted
+        if problem := problem_of(params, version):
+            problems[i] = problem
+    return requests, problems
 
 
 def problem_of(params: dict[str, Any], version: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The hook: an Airflow connection becomes a client, and each call of the API a method."""
+"""The hook: creates a client from an Airflow connection, with one method for each call of the API."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from airflow_provider_batches.waiting.wait import Wait
 if TYPE_CHECKING:
     from airflow_provider_batches.api import BatchRequest, BatchResult, DeletedBatch
 
-#: The API ends every batch within 24 hours; seconds, with an hour to spare.
+#: Seconds: the 24 hours in which the API ends every batch, and one more.
 DEFAULT_TIMEOUT = 25 * 60 * 60.0
 DEFAULT_POLL_INTERVAL = 60.0
 
 
 class BatchesHook(BaseHook):
-    """Talks to Anthropic's Message Batches API through an Airflow connection.
+    """Calls Anthropic's Message Batches API with an Airflow connection.
 
-    The connection is of type `anthropic_batches`; one of the official provider's type `anthropic` works too.
-    Errors are those of `airflow_provider_batches.api`, all subclasses of `BatchesError`.
+    The connection has type `anthropic_batches`, or the official provider's type `anthropic`. All errors are subclasses
+    of `airflow_provider_batches.api.BatchesError`.
 
     :param conn_id: The connection. Default `anthropic_default`.
     """
@@ -57,26 +57,26 @@ class BatchesHook(BaseHook):
     def __init__(self, conn_id: str = default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.conn_id = conn_id
-        #: How error texts name the connection. None: by its ID.
+        #: The connection's name in error texts. None: its ID.
         self._name: str | None = None
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the form's own fields, for Airflow 3.0 and 3.1."""
+        """Return the form's additional fields, for Airflow 3.0 and 3.1."""
         return widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return how the form shows Airflow's fields, for Airflow 3.0 and 3.1."""
+        """Return the form's labels and hidden fields, for Airflow 3.0 and 3.1."""
         return field_behaviour()
 
     @cached_property
     def settings(self) -> ClientSettings:
-        """What the connection says, checked; its secrets are masked in all logs from now on."""
+        """The checked settings of the connection. Masks its secrets in all logs."""
         return self.read_settings()
 
     def read_settings(self) -> ClientSettings:
-        """Return what the connection says at this moment; its secrets are masked in all logs from now on."""
+        """Read the connection and return its settings. Masks its secrets in all logs."""
         connection: Any = self.get_connection(self.conn_id)
         variables = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
         for secret in (connection.password, connection.login, *map(os.environ.get, variables)):
@@ -88,7 +88,7 @@ class BatchesHook(BaseHook):
         return settings
 
     def get_conn(self) -> BatchesClient:
-        """Return the client, the same at each call."""
+        """Return the client, which is created once."""
         return self._client
 
     @cached_property
@@ -98,15 +98,14 @@ class BatchesHook(BaseHook):
     async def aget_conn(self, throttle: Throttle | None = None) -> AsyncBatchesClient:
         """Return a new async client; close it with `async with` or `aclose()`.
 
-        Looking up the connection, masking its secrets and reading certificates may block, in each Airflow version in
-        another way, so all of it happens in a thread.
+        Runs in a thread, because reading the connection, masking secrets and reading certificates may block.
 
-        :param throttle: What the client shares with others. Default: one of its own.
+        :param throttle: Paces the calls of all clients that share it. Default: not shared.
         """
         loop = asyncio.get_running_loop()
 
         def renew() -> ClientSettings:
-            # Not in the client's own thread: some Airflow versions look up connections by way of the event loop.
+            # Through the event loop, which some Airflow versions need to look up a connection.
             return asyncio.run_coroutine_threadsafe(sync_to_async(self.read_settings)(), loop).result()
 
         return await sync_to_async(lambda: AsyncBatchesClient(self.settings, throttle, renew))()
@@ -125,7 +124,7 @@ class BatchesHook(BaseHook):
         return self.get_conn().create(requests)
 
     def get_batch(self, batch_id: str) -> MessageBatch:
-        """Return a batch as it is now. See BatchesClient.find."""
+        """Return the current state of a batch. See BatchesClient.find."""
         return self.get_conn().find(batch_id)
 
     def list_batches(
@@ -157,15 +156,15 @@ class BatchesHook(BaseHook):
         poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
         timeout: float | timedelta = DEFAULT_TIMEOUT,
     ) -> MessageBatch:
-        """Return a batch once it has ended; blocks this thread until then.
+        """Block until a batch has ended, and return it.
 
         :param batch_id: The batch.
-        :param poll_interval: Seconds (or timedelta) between polls once the wait has settled; it polls more often at
-            first.
-        :param timeout: Seconds (or timedelta) until the wait is given up. Default: 25 hours.
+        :param poll_interval: Seconds (or timedelta) between polls in the long run; at first, polls are more frequent.
+            Default: 60.
+        :param timeout: Seconds (or timedelta) until the wait times out. Default: 25 hours.
         :raises InvalidArgumentError: An argument is wrong; nothing was sent.
-        :raises BatchTimeoutError: The batch had not ended in time.
-        :raises NotFoundError: The API does not know the batch.
+        :raises BatchTimeoutError: The batch did not end in time.
+        :raises NotFoundError: The batch was not found.
         """
         now = time.time()
         wait = Wait(
@@ -186,7 +185,7 @@ class BatchesHook(BaseHook):
         leave_at: float = float("inf"),
         **options: int,
     ) -> list[Outcome]:
-        """Return how waits end; blocks this thread until then. See `waiting.poller.Poller.wait`.
+        """Block until waits have ended, and return their outcomes. See `waiting.poller.Poller.wait`.
 
         :param log: The task's logger.
         :param options: Parameters of the poller.
@@ -202,22 +201,22 @@ class BatchesHook(BaseHook):
         return run_in_thread(poll())
 
     def test_connection(self) -> tuple[bool, str]:
-        """Return whether the API accepts the connection's key, and a text for the person who asked."""
-        # Airflow's form tests a connection under an ID that it makes up.
+        """Return whether the API accepts the connection's key, and a message for the UI."""
+        # Airflow's form tests the connection under a temporary ID.
         self._name = "this connection"
         try:
             page = self.get_conn().page(Pager(1), retries=0, doubt=False).batches()
         except BatchesError as error:
             return False, str(error)
         except Exception as error:
-            # Its text may hold anything; its kind is safe to show.
+            # Its text may contain secrets; its class is safe to show.
             return False, f"The connection could not be used: {type(error).__name__}"
         seen = f"the newest batch is {page[0].id}" if page else "there are no batches yet"
         return True, f"{self.settings.base_url} accepts the key; {seen}."
 
 
 def raise_unless_ended(outcome: Outcome) -> None:
-    """Raise what a wait ended with, unless the batch has ended."""
+    """Raise the error that a wait ended with, unless the batch has ended."""
     if outcome.status == "timeout":
         raise BatchTimeoutError(outcome.message)
     if outcome.status == "missing":

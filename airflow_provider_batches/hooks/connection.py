@@ -1,4 +1,4 @@
-"""Reads an Airflow connection as the client's settings. No I/O."""
+"""Converts an Airflow connection into the client's settings. No I/O."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from airflow_provider_batches._compat import AIRFLOW_VERSION
 from airflow_provider_batches.api import ClientSettings, InvalidArgumentError
 from airflow_provider_batches.hooks.form import FIELDS
 
-#: Settings of the client that a connection's extra holds under the same name.
+#: Keys of the extra, which are the client's settings of the same names.
 EXTRA_FIELDS = (*FIELDS, "headers")
-#: What the extra of the official provider's connection holds, and the setting it stands for.
+#: Keys of the official provider's `anthropic_client_kwargs`, and the corresponding settings.
 _OFFICIAL_KWARGS = {
     "api_key": "api_key",
     "base_url": "base_url",
@@ -31,7 +31,7 @@ USER_AGENT = (
 
 
 class ConnectionLike(Protocol):
-    """The part of an Airflow connection that is read here."""
+    """The fields of an Airflow connection that this module reads."""
 
     conn_id: str
     conn_type: str
@@ -46,35 +46,35 @@ class ConnectionLike(Protocol):
 def read_settings(
     connection: ConnectionLike, environment: Mapping[str, str], name: str | None = None
 ) -> ClientSettings:
-    """Return the settings that a connection holds; empty fields count as absent.
+    """Return the settings of a connection; empty fields count as absent.
 
-    The environment's key belongs to the environment's URL: both are used, or neither.
+    The key and the URL of the environment belong together: both are used, or neither.
 
     :param connection: Of type `anthropic_batches`, or of the official provider's type `anthropic`.
-    :param environment: Where `ANTHROPIC_API_KEY` or `ANTHROPIC_AUTH_TOKEN`, and `ANTHROPIC_BASE_URL`, are looked up if
-        the connection has neither key nor host.
-    :param name: How error texts name the connection. Default: by its ID.
-    :raises InvalidArgumentError: A field is wrong; the message names the connection, the field and what is allowed.
+    :param environment: Provides `ANTHROPIC_API_KEY` or `ANTHROPIC_AUTH_TOKEN`, and `ANTHROPIC_BASE_URL`, if the
+        connection has neither key nor host.
+    :param name: The connection's name in error texts. Default: its ID.
+    :raises InvalidArgumentError: A field is wrong. The message names the connection, the field and what is allowed.
     """
     name = name or f"connection {connection.conn_id!r}"
     where, conn_type = name[:1].upper() + name[1:], (connection.conn_type or "").replace("-", "_")
     if conn_type not in ("anthropic_batches", "anthropic"):
-        # Or the password of any connection whose ID a person types into a form would be sent to the API.
-        hint = "" if conn_type else " In a URI, write anthropic-batches://, since a scheme cannot hold '_'."
+        # Otherwise a wrong connection ID would send another service's password to the API.
+        hint = "" if conn_type else " In a URI, write anthropic-batches://, since a scheme cannot contain '_'."
         raise InvalidArgumentError(
-            where, f"its type is {connection.conn_type!r}; it must be 'anthropic_batches' or 'anthropic'.{hint}"
+            where, f"type is {connection.conn_type!r}; it must be 'anthropic_batches' or 'anthropic'.{hint}"
         )
     is_official = conn_type == "anthropic"
     if connection.login and not is_official:
         raise InvalidArgumentError(
             where,
-            "login is set, which has no meaning. Put the key into the password; in a URI, write a colon before it.",
+            "login is set, but is not used. Put the key into the password; in a URI, write a colon before it.",
         )
     values = (_official_values if is_official else _values)(where, _extra(where, connection.extra))
     labels = {field: f"extra.{field} of {name}" for field in EXTRA_FIELDS}
     labels |= {"api_key": f"password of {name}", "base_url": f"host of {name}"}
     if is_official:
-        # If the connection holds arguments for the official client, these win.
+        # Arguments for the official client take precedence over the connection's fields.
         keys = {field: key for key, field in _OFFICIAL_KWARGS.items() if field in values}
         labels |= {field: f"extra.anthropic_client_kwargs.{key} of {name}" for field, key in keys.items()}
     if connection.password:
@@ -89,20 +89,20 @@ def read_settings(
 
 
 def _from_environment(where: str, environment: Mapping[str, str], base_url: object) -> Iterator[tuple[str, str, str]]:
-    """Yield each setting, its value and its variable."""
+    """Yield settings from the environment: name, value and variable."""
     variables = {"ANTHROPIC_API_KEY": "x-api-key", "ANTHROPIC_AUTH_TOKEN": "bearer"}
     variable = next((each for each in variables if environment.get(each)), None)
     if variable is None:
         raise InvalidArgumentError(
             where,
-            "it has no API key. Put it into the password, or set ANTHROPIC_API_KEY in the environment of the workers "
+            "no API key is set. Put it into the password, or set ANTHROPIC_API_KEY in the environment of the workers "
             "and the triggerer.",
         )
     own = environment.get("ANTHROPIC_BASE_URL")
     if base_url is not None and str(base_url).rstrip("/") != (own or "").rstrip("/"):
         raise InvalidArgumentError(
             where,
-            f"it has a host, but no API key, and {variable} of the environment belongs to "
+            f"host is set, but no API key, and {variable} of the environment belongs to "
             f"{'ANTHROPIC_BASE_URL' if own else 'https://api.anthropic.com'}. Put the host's key into the password.",
         )
     yield "api_key", environment[variable], variable
@@ -112,13 +112,13 @@ def _from_environment(where: str, environment: Mapping[str, str], base_url: obje
 
 
 def _extra(where: str, text: str | None) -> dict[str, Any]:
-    # Not `extra_dejson`: it answers broken JSON with an empty dictionary, and the settings would be lost silently.
+    # Not `extra_dejson`, which silently returns an empty dictionary for invalid JSON.
     extra = _json(text) if text else {}
     if extra is None:
         raise InvalidArgumentError(where, "extra is not valid JSON. Expected an object, for example {}.")
     if not isinstance(extra, dict):
         raise InvalidArgumentError(where, f"extra must be a JSON object, not {type(extra).__name__}.")
-    # Airflow's command line and environment may hold the form's long names.
+    # Connections from the command line or the environment may use the form's long names.
     return {name.removeprefix("extra__anthropic_batches__"): value for name, value in extra.items()}
 
 
@@ -139,7 +139,7 @@ def _values(where: str, extra: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hint(key: str) -> str:
-    """Return where the value of an unknown key belongs."""
+    """Return a hint about an unknown key."""
     for names, field in (("api_key key token auth_token password", "password"), ("base_url url endpoint", "host")):
         if key.lower() in names.split():
             return f"Put {key!r} into the {field}."
@@ -147,7 +147,7 @@ def _hint(key: str) -> str:
 
 
 def _json(text: str) -> Any:
-    # The decoder's error holds the whole text, secrets included: no error raised from here may hold that one.
+    # Never chain or show the decoder's error, which contains the whole text with its secrets.
     try:
         return json.loads(text)
     except ValueError:
@@ -181,7 +181,7 @@ def _url(where: str, connection: ConnectionLike) -> str | None:
         return None
     scheme, _, rest = host.rpartition("://")
     if path in ("http", "https") and not scheme:
-        # As Airflow's HTTP connections have it.
+        # Airflow's HTTP connections use `schema` for the scheme.
         scheme, path = path, ""
     name, slash, inner = rest.partition("/")
     with suppress(ValueError):
@@ -189,8 +189,8 @@ def _url(where: str, connection: ConnectionLike) -> str | None:
     if port is not None:
         _, colon, named = name.rpartition("]")[2].rpartition(":")
         if colon and named != str(port):
-            raise InvalidArgumentError(where, f"host names another port than the field port ({port}).")
+            raise InvalidArgumentError(where, f"host contains a port that differs from port ({port}). Set only one.")
         name = name if colon else f"{name}:{port}"
     url = f"{scheme or 'https'}://{name}{slash}{inner}"
-    # The path of a connection's URI.
+    # A connection's URI has the path in `schema`.
     return f"{url.rstrip('/')}/{path}" if path else url

@@ -1,6 +1,6 @@
-"""The connection form, written down once.
+"""The fields of the connection form.
 
-Airflow 3.2 and newer read it from the provider's metadata, older versions from the hook.
+Airflow 3.2 and newer reads them from the provider's metadata, older versions from the hook.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 _TEXT = {"type": ["string", "null"]}
-# Airflow masks a value by its name in the edit form and in its REST API, and `headers` is no name that it masks.
+# Airflow masks values by name in the edit form and in its REST API, and does not mask one named `headers`.
 _SECRET = {**_TEXT, "format": "password"}
-#: Field of the extra -> label, JSON schema, description.
+#: Key of the extra: label, JSON schema, description.
 FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "auth_scheme": (
         "Auth scheme",
@@ -27,9 +27,9 @@ FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "secret_headers": (
         "More headers",
         _SECRET,
-        'A JSON object of strings, for example {"x-team": "search"}; hidden, since headers may hold secrets.',
+        'A JSON object of strings, for example {"x-team": "search"}. Hidden, since headers may contain secrets.',
     ),
-    "timeout": ("Timeout", {"type": ["number", "null"]}, "Seconds that a read or write may take. Default: 60."),
+    "timeout": ("Timeout", {"type": ["number", "null"]}, "Seconds for each read or write. Default: 60."),
     "max_retries": (
         "Retries",
         {"type": ["integer", "null"], "minimum": 0, "maximum": 20},
@@ -38,7 +38,7 @@ FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "proxy": (
         "Proxy",
         _SECRET,
-        "URL of a proxy; hidden, since it may hold a password. Default: the environment's.",
+        "URL of a proxy. Hidden, since it may contain a password. Default: the environment's.",
     ),
     "verify": ("Verify certificates", _TEXT, "true (default), false, or the path of a CA file."),
     "allow_http": (
@@ -53,7 +53,7 @@ PLACEHOLDERS = {"host": "https://api.anthropic.com", "password": "sk-ant-...", "
 
 
 def conn_fields() -> dict[str, Any]:
-    """Return the form's own fields as the provider's metadata has them."""
+    """Return the form's additional fields for the provider's metadata."""
     return {
         name: {"label": label, "schema": schema, "description": description}
         for name, (label, schema, description) in FIELDS.items()
@@ -61,12 +61,12 @@ def conn_fields() -> dict[str, Any]:
 
 
 def field_behaviour() -> dict[str, Any]:
-    """Return how the form shows Airflow's fields."""
+    """Return the form's labels, placeholders and hidden fields."""
     return {"hidden_fields": HIDDEN, "relabeling": RELABELING, "placeholders": PLACEHOLDERS}
 
 
 def widgets() -> dict[str, Any]:
-    """Return the form's own fields as WTForms fields."""
+    """Return the form's additional fields as WTForms fields."""
     from wtforms import BooleanField, IntegerField, PasswordField, StringField
     from wtforms.validators import Optional, any_of
 

@@ -1,4 +1,4 @@
-"""Buttons in the UI."""
+"""Buttons on tasks in the UI."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
-#: The console's list of a workspace's batches; no link to a single batch is documented.
+#: The console's list of batches of a workspace. No link to a single batch is documented.
 CONSOLE_URL = "https://platform.claude.com/workspaces/{}/batches"
 
 
 class BatchesConsoleLink(BaseOperatorLink):
-    """Leads from a task to the web console's list of message batches."""
+    """Links a task to the list of message batches in Anthropic's web console."""
 
     name = "Message Batches console"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address of the workspace that the task's connection names; it never fails."""
+        """Return the URL for the workspace of the task's connection. Never raises."""
         workspace = None
         with suppress(Exception):
             workspace = operator.hook.settings.workspace_id  # type: ignore[attr-defined]

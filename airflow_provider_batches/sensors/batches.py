@@ -165,7 +165,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
             failures = 1 if self.reschedule else LIST_FAILURES
             ignore = self.ignore_if_missing
             outcomes = self._wait(
-                waits, leave, lambda outcome: outcome.ends_the_others(ignore_if_missing=ignore), list_failures=failures
+                waits, leave, lambda outcome: outcome.fails_all(ignore_if_missing=ignore), list_failures=failures
             )
             whole = combine(batch_ids, outcomes, ignore_if_missing=ignore) if several else outcomes[0]
             return self._finish(context, whole)

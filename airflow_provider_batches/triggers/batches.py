@@ -1,4 +1,4 @@
-"""What waits in the triggerer."""
+"""The trigger that waits for batches."""
 
 from __future__ import annotations
 
@@ -22,24 +22,23 @@ from airflow_provider_batches.waiting.outcome import Outcome, combine
 from airflow_provider_batches.waiting.poller import Poller
 from airflow_provider_batches.waiting.wait import Wait
 
-# Airflow tells by the context whose log a line belongs to. A logger of its own for each trigger would be as heavy as
-# the trigger, and there can be thousands.
+# One logger for all: Airflow routes log lines by context, and thousands of loggers would use much memory.
 log = logging.getLogger(__name__)
 
-#: Seconds after its deferral before which a wait neither polls nor fires: an event that comes before the scheduler
-#: has seen the deferring process end would fail the task. On two busy cores that took it more than five seconds.
+#: Seconds after the deferral in which a trigger neither polls nor fires. If it fires before the scheduler has noticed
+#: that the deferring process ended, the task fails. On two busy cores, that took more than five seconds.
 FIRST_POLL = 10.0
-#: Seconds for which `on_kill` may run. Airflow cuts it off after 30, without a line in the log.
+#: Seconds for which `on_kill` may run. Airflow stops it after 30, without a log line.
 KILL_SECONDS = 20.0
 
-#: What `on_kill` has begun, which continues if Airflow no longer waits for it.
+#: Running work of `on_kill`, which continues if Airflow stops waiting for it.
 _kills: set[asyncio.Future[None]] = set()
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = WeakKeyDictionary()
 
 
 @dataclass(eq=False, repr=False)
 class BatchEndedTrigger(BaseTrigger):
-    """Waits in the triggerer until batches have ended, and fires one event that says how the wait ended.
+    """Waits in the triggerer until batches have ended, then fires one event with the outcome.
 
     All triggers of a connection in one triggerer share a client and a schedule (see `waiting.poller`). The event is
     `Outcome.event()`: `status` (`ended`, `missing`, `refused`, `timeout`), `batch_id`, `message`, `retryable`, and
@@ -47,16 +46,16 @@ class BatchEndedTrigger(BaseTrigger):
 
     :param batch_id: The batch, or a list of batches that must all end.
     :param conn_id: The connection.
-    :param poll_interval: Seconds between polls once the wait has settled; it polls more often at first.
-    :param start_time: When the task was deferred, in seconds since the epoch. None if no task process came first.
-    :param end_time: When the wait is given up, in seconds since the epoch. Wall-clock time, since the trigger may
+    :param poll_interval: Seconds between polls in the long run; at first, polls are more frequent.
+    :param start_time: When the task was deferred, in seconds since the epoch. None if it started in the triggerer.
+    :param end_time: When the wait times out, in seconds since the epoch. Wall-clock time, since the trigger may
         continue in another process after a restart.
-    :param timeout: Seconds until the wait is given up, counted from when the trigger runs, if `end_time` is None.
+    :param timeout: Seconds from the start of the trigger until the wait times out, if `end_time` is None.
     :param seen_since: If the batches have been seen: when the oldest was created, in seconds since the epoch.
-    :param ignore_if_missing: Whether batches that the API does not know are success.
-    :param fail_on_partial_error: Whether errored or expired requests will fail the task.
+    :param ignore_if_missing: Whether batches that are not found count as success.
+    :param fail_on_partial_error: Whether errored or expired requests fail the task.
     :param cancel_on_kill: Whether to cancel the batches when a user marks the deferred task (Airflow 3.3+).
-    :param end_from_trigger: Whether to end the task from here if the wait succeeds.
+    :param end_from_trigger: Whether to end the task in the triggerer if the wait succeeds.
     """
 
     batch_id: str | list[str]
@@ -75,7 +74,7 @@ class BatchEndedTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what the trigger is made again from; JSON types only, and no secrets."""
+        """Return the class path and arguments: JSON types only, and no secrets."""
         name = f"{type(self).__module__}.{type(self).__qualname__}"
         return name, {field.name: getattr(self, field.name) for field in fields(self)}
 
@@ -85,7 +84,7 @@ class BatchEndedTrigger(BaseTrigger):
             outcome = await self._outcome()
         except InvalidArgumentError as error:
             outcome = Outcome("refused", self.batch_id, str(error))
-        # An answer to another wait, or wrong settings, may have ended this one before its first poll.
+        # Wrong settings, or an answer for another wait, may end this one before its first poll.
         await asyncio.sleep(self._quiet_seconds())
         failure = outcome.failure(
             ignore_if_missing=self.ignore_if_missing, fail_on_partial_error=self.fail_on_partial_error
@@ -111,19 +110,19 @@ class BatchEndedTrigger(BaseTrigger):
             await work
 
     def _quiet_seconds(self) -> float:
-        """Return the rest of the seconds after the deferral; bounded, since the worker's clock may be ahead."""
+        """Return the rest of FIRST_POLL; bounded, since the worker's clock may be ahead."""
         if self.start_time is None:
             return 0.0
         return min(FIRST_POLL, max(0.0, self.start_time + FIRST_POLL - time.time()))
 
     def _first_poll(self) -> float:
-        """Return when to poll first, seconds since the epoch: a whole second, so that newcomers poll together."""
+        """Return when to poll first, in seconds since the epoch. Rounded up, so that new waits are polled together."""
         grid = min(1.0, self.poll_interval / 10)
         return math.ceil((time.time() + self._quiet_seconds()) / grid) * grid
 
     async def _outcome(self) -> Outcome:
         waits, conn_id = self._waits(), self.conn_id
-        # No await between finding the poller and joining it, so that it cannot be dropped in between.
+        # No await between finding the poller and joining it, or it could be dropped meanwhile.
         pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
         if conn_id not in pollers:
             pollers[conn_id] = Poller(lambda: BatchesHook(conn_id).aget_conn())
@@ -157,4 +156,4 @@ class BatchEndedTrigger(BaseTrigger):
         ]
 
     def _gives_up(self, outcome: Outcome) -> bool:
-        return outcome.ends_the_others(ignore_if_missing=self.ignore_if_missing)
+        return outcome.fails_all(ignore_if_missing=self.ignore_if_missing)

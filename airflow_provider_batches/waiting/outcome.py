@@ -16,10 +16,10 @@ Status = Literal["ended", "missing", "refused", "timeout"]
 class Outcome:
     """How a wait ended, for one batch or for several.
 
-    :param status: `ended`: all have ended. `missing`: the API does not know one. `refused`: the API refuses to answer.
-        `timeout`: the time is over.
-    :param snapshot: The batch as it was last seen, or for several what `combine` says of them.
-    :param retryable: Whether another wait may end better, if this one has not ended with the batch's end.
+    :param status: `ended`: all have ended. `missing`: one was not found. `refused`: the API refused the call.
+        `timeout`: the wait timed out.
+    :param snapshot: The last known state of the batch; for several, the summary of `combine`.
+    :param retryable: Whether a retry may succeed, if the status is not `ended`.
     """
 
     status: Status
@@ -31,13 +31,13 @@ class Outcome:
 
     @property
     def request_counts(self) -> RequestCounts:
-        """The requests of the batch, or of all batches together."""
+        """The request counts of the batch, or the totals of several."""
         return RequestCounts.model_validate((self.snapshot or {}).get("request_counts", {}))
 
     def failure(self, *, ignore_if_missing: bool = False, fail_on_partial_error: bool = False) -> str | None:
-        """Return why the outcome fails a task, None if it does not.
+        """Return why the outcome fails a task; None if it does not.
 
-        :param ignore_if_missing: Whether a batch that the API does not know is success.
+        :param ignore_if_missing: Whether a batch that was not found is success.
         :param fail_on_partial_error: Whether errored or expired requests are a failure.
         """
         if self.status != "ended":
@@ -47,16 +47,16 @@ class Outcome:
             return None
         return (
             f"{self.message} {failed} requests did not succeed, and fail_on_partial_error is set. The results of the "
-            "others can still be read."
+            "other requests can still be read."
         )
 
-    def ends_the_others(self, *, ignore_if_missing: bool = False) -> bool:
-        """Whether a wait for several batches that includes this one has failed already."""
-        # The time is over for all at once: those that have ended by then count as ended.
+    def fails_all(self, *, ignore_if_missing: bool = False) -> bool:
+        """Whether this outcome fails a wait for several batches before all have ended."""
+        # All time out together, and those that have ended still count as ended.
         return self.status != "timeout" and self.failure(ignore_if_missing=ignore_if_missing) is not None
 
     def event(self) -> dict[str, Any]:
-        """Return the outcome as plain JSON types, for a trigger's event."""
+        """Return the outcome as JSON types, for a trigger's event."""
         return {
             "status": self.status,
             "batch_id": self.batch_id,
@@ -67,7 +67,7 @@ class Outcome:
 
     @classmethod
     def from_event(cls, event: dict[str, Any]) -> Outcome:
-        """Return the outcome that `event` was made from."""
+        """Return the outcome that `event` returned."""
         retryable = event.get("retryable", False)
         return cls(event["status"], event["batch_id"], event["message"], event["batch"], retryable=retryable)
 
@@ -75,11 +75,11 @@ class Outcome:
 def combine(batch_ids: list[str], outcomes: Sequence[Outcome], *, ignore_if_missing: bool = False) -> Outcome:
     """Return the outcome of a wait for several batches.
 
-    Its snapshot holds `total`, `ended` and `missing` (IDs), and the `request_counts` of all that have ended.
+    Its snapshot holds `total`, `ended` and `missing` (IDs), and the total `request_counts` of the ended batches.
 
-    :param batch_ids: All that are waited for.
-    :param outcomes: How the waits that are over have ended.
-    :param ignore_if_missing: Whether a batch that the API does not know counts as done.
+    :param batch_ids: All batches of the wait.
+    :param outcomes: The outcomes so far.
+    :param ignore_if_missing: Whether a batch that was not found counts as done.
     """
     ended = [outcome for outcome in outcomes if outcome.status == "ended"]
     missing = [str(outcome.batch_id) for outcome in outcomes if outcome.status == "missing"]
@@ -89,7 +89,7 @@ def combine(batch_ids: list[str], outcomes: Sequence[Outcome], *, ignore_if_miss
     text = f"{len(ended)} of {len(batch_ids)} batches have ended"
     if missing:
         named = ", ".join(missing[:5]) + (" and more" if len(missing) > 5 else "")
-        text += f", {len(missing)} are unknown to the API ({named})"
+        text += f", {len(missing)} were not found ({named})"
     text += f": {describe_counts(RequestCounts(**totals))}." if ended else "."
     snapshot = {"total": len(batch_ids), "ended": len(ended), "missing": missing, "request_counts": dict(totals)}
     for status in ("refused", "missing", "timeout"):
@@ -101,7 +101,7 @@ def combine(batch_ids: list[str], outcomes: Sequence[Outcome], *, ignore_if_miss
 
 
 def describe(batch: MessageBatch) -> str:
-    """Return the batch's state for people, for example `in_progress (100 requests)`."""
+    """Return the batch's state as text, for example `in_progress (100 requests)`."""
     if batch.ended:
         return describe_counts(batch.request_counts)
     created = f", created {batch.created_at.isoformat(timespec='seconds')}" if batch.created_at else ""
@@ -109,7 +109,7 @@ def describe(batch: MessageBatch) -> str:
 
 
 def describe_counts(counts: RequestCounts) -> str:
-    """Return how the requests ended, for people."""
+    """Return how the requests ended as text, for example `9 succeeded, 1 errored of 10 requests`."""
     known = ("succeeded", "errored", "canceled", "expired")
     parts = [f"{getattr(counts, name)} {name}" for name in known if getattr(counts, name)]
     return f"{', '.join(parts) or 'none'} of {counts.total} requests"

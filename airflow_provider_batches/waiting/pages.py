@@ -1,4 +1,4 @@
-"""Which pages of the list are worth reading. Pure: the poller and the teardown read them."""
+"""Decides which pages of the list are worth reading. No I/O."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from airflow_provider_batches.api import BatchPage
 from airflow_provider_batches.api.endpoints import MAX_PAGE
 from airflow_provider_batches.api.models import read_time
 
-#: Pages are read if they save at least this many requests over retrieving each batch: they are large.
+#: Pages are large, so they are read only if they save at least this many retrievals.
 WORTH = 2
 
 
 class Pages:
-    """Remembers how old the batches at the end of each page of the list are, to tell which page has a batch."""
+    """Predicts which page of the list has a batch, from the ages of the batches at the ends of the pages."""
 
     def __init__(self) -> None:
         self._newest = 0.0
-        # Times count backwards, so that they grow from page to page.
+        # Negative timestamps, because `bisect` needs ascending values and the list is newest first.
         self._ends: list[float] = []
 
     def learn(self, number: int, page: BatchPage) -> None:
-        """Take in page `number` of the list, counted from 0."""
+        """Record page `number` of the list, counted from 0."""
         if not page.data:
             return
         first, last = (read_time(page.data[end].get("created_at")) for end in (0, -1))
@@ -34,7 +34,7 @@ class Pages:
         self._ends[number:] = [-last.timestamp(), *(self._ends[number + 1 :] if page.has_more else [])]
 
     def number_of(self, created_at: float) -> int:
-        """Return the page that has a batch; beyond the known pages, judged by the time that they cover."""
+        """Return the number of the page that has a batch, extrapolated beyond the known pages."""
         age = -created_at
         number = bisect_left(self._ends, age)
         if 0 < number == len(self._ends) and self._ends[-1] > self._newest:
@@ -44,7 +44,7 @@ class Pages:
 
 
 def worth_a_page(numbers: Iterable[int], page: int) -> bool:
-    """Whether reading on from page `page` answers enough of the waits whose batches are on pages `numbers`."""
+    """Whether reading from page `page` on saves enough retrievals of the batches on pages `numbers`."""
     answered = 0
     for number, count in sorted(Counter(numbers).items()):
         if number >= page:

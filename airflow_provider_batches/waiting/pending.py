@@ -1,4 +1,4 @@
-"""One wait's place in a poller."""
+"""One wait in a poller."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from airflow_provider_batches.waiting.wait import Wait
 
 
 class PendingWait:
-    """One wait in a poller: when it is due, and where its answers go."""
+    """One wait in a poller: when to poll, and its outcome."""
 
-    __slots__ = ("_context", "_log", "due", "early", "on_change", "outcome", "suspicion", "wait")
+    __slots__ = ("_context", "_log", "due", "early", "on_change", "outcome", "unconfirmed", "wait")
 
     def __init__(self, wait: Wait, due: float, log: Callable[[str], Any] | None) -> None:
         self.wait = wait
         self.due = due
-        #: From when on it is polled together with others.
+        #: The earliest time to poll it together with others.
         self.early = due
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        #: How it ends if the list does not have the batch either.
-        self.suspicion: Outcome | None = None
+        #: The outcome if the batch is not in the list either.
+        self.unconfirmed: Outcome | None = None
         self.on_change: Callable[[PendingWait], None] | None = None
         self._log = log
-        # The poller has a context of its own; a wait's lines belong into its own task's log.
+        # Airflow routes log lines by context, and the poller's is not that of the task.
         self._context = contextvars.copy_context() if log else None
 
     def deliver(self, answer: MessageBatch | BatchesError) -> None:
-        """Take an answer: the wait ends, or is due again later."""
+        """Process an answer: end the wait, or schedule the next poll."""
         if self.outcome.done():
             return
         verdict, now = self.wait.on_answer(answer, time.time()), time.time()
         if verdict.log_message and self._log and self._context:
             self._context.run(self._log, verdict.log_message)
-        self.suspicion = verdict.outcome if verdict.unconfirmed else None
+        self.unconfirmed = verdict.outcome if verdict.unconfirmed else None
         if verdict.outcome and not verdict.unconfirmed:
             self.end(verdict.outcome)
         else:
             self._set_due(now + verdict.pause, now + verdict.pause / 2)
 
     def postpone(self, until: float, error: BatchesError) -> None:
-        """Put the next poll off because of an error, but no further than to the end of the wait."""
+        """Delay the next poll because of an error, but not beyond the end of the wait."""
         if self.wait.end_time <= time.time():
             self.deliver(error)
         else:
             self._set_due(min(until, self.wait.end_time), self.early)
 
     def end(self, outcome: Outcome | BaseException) -> None:
-        """End the wait with an outcome, or with an error that is not the API's."""
+        """End the wait with an outcome, or with an unexpected error."""
         if self.outcome.done():
             return
         if isinstance(outcome, Outcome):

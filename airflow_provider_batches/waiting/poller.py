@@ -1,4 +1,4 @@
-"""One poller asks the API on behalf of many waits. docs/poller.md explains it."""
+"""Polls the API for many waits at once. docs/poller.md explains it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from airflow_provider_batches.waiting.pending import PendingWait
 from airflow_provider_batches.waiting.reader import Reader
 from airflow_provider_batches.waiting.wait import Wait
 
-#: Failures of the list in a row after which each batch is retrieved.
+#: Consecutive failures of the list after which each batch is retrieved.
 LIST_FAILURES = 3
-#: Seconds that calls in flight have to end once nobody waits for them any more.
+#: Seconds that calls in flight have to finish after the last wait.
 GRACE = 0.5
 #: Seconds between log lines about the progress of several waits.
 PROGRESS = 60.0
 MAX_SLEEP = 86_400.0
-#: Seconds after its end at which a wait is given up although a call for it is in flight.
+#: Seconds after its end at which a wait times out even if a call for it is still in flight.
 LATE = 30.0
-#: Seconds for which waits share a failure to open the client: one lookup of the connection for all.
+#: Seconds for which waits share a failure to open the client, so that they look up the connection once.
 SHARED_FAILURE = 1.0
-#: Seconds for which opening the client is retried for a wait that has not seen its batch.
+#: Seconds for which opening the client is retried for waits that have not seen their batches.
 UNSEEN_SECONDS = 60.0
 
 
 class Poller:
-    """Polls the batches of many waits through one client, for as long as there are waits.
+    """Polls the batches of many waits through one client, while there are waits.
 
-    :param open_client: Opens the client when the first wait comes; what it raises, that wait raises.
+    :param open_client: Opens the client for the first wait, which raises its error if it fails.
     :param list_failures: See LIST_FAILURES.
     """
 
@@ -65,21 +65,22 @@ class Poller:
         gives_up: Callable[[Outcome], bool] = lambda outcome: outcome.status != "ended",
         leave_at: float = float("inf"),
     ) -> list[Outcome]:
-        """Return how the waits ended, once all have, or one in a way that fails them all.
+        """Return the outcomes once all waits have ended, or one outcome ends them all.
 
+        :param waits: The waits.
         :param first_poll: When to poll first, in seconds since the epoch.
-        :param log: Takes lines for the log: what happens to a single wait, or how many of several have ended.
-        :param gives_up: Whether an outcome ends them all.
-        :param leave_at: When to return what has ended so far, in seconds since the epoch: once the API has reacted to
-            each wait and its next poll would come later, though not while a wait doubts an answer.
+        :param log: Logs the progress: what happens to a single wait, or how many of several have ended.
+        :param gives_up: Whether an outcome ends them all. Default: any status but `ended`.
+        :param leave_at: When to return the outcomes so far, in seconds since the epoch, if each remaining wait has been
+            polled, is next due later, and has no failure that is being confirmed. Default: never.
         """
         pending = self._join(waits, first_poll, log)
-        # A call may take longer than a wait: a server that sends a byte a second holds its cycle.
+        # A call may outlast the wait, for example if a server sends one byte a second.
         seconds = max((wait.end_time for wait in waits), default=0.0) - time.time()
         alarm = asyncio.get_running_loop().call_later(max(0.0, seconds) + LATE, _expire, pending)
         try:
             client = await self._start_for(waits, log)
-            # A task that has seen its batch has an address that answers.
+            # If a task has seen its batch, its base URL has answered.
             client.throttle.has_answered |= any(wait.seen_since is not None for wait in waits)
             if first_poll < self._sleeps_until:
                 self._wake.set()
@@ -93,7 +94,7 @@ class Poller:
             await self._stop()
 
     def _join(self, waits: Sequence[Wait], first_poll: float, log: Callable[[str], Any]) -> list[PendingWait]:
-        # Not in `wait`, whose frames live as long as the waits: what a comprehension captures would live on in each.
+        # Not in `wait`: its frame lives as long as the wait, and with it all that a comprehension captures.
         pending = [PendingWait(wait, first_poll, log if len(waits) == 1 else None) for wait in waits]
         self._pending.update(pending)
         return pending
@@ -110,13 +111,13 @@ class Poller:
                 except Exception as error:
                     self._failure, self._failed_until = error, time.time() + SHARED_FAILURE
                     raise
-                # In an empty context: with that of the first wait, its log would be everybody's.
+                # In an empty context, or the first wait's log would receive the lines of all.
                 run = self._run(Reader(self._client, self._list_failures))
                 self._task = contextvars.Context().run(asyncio.create_task, run)
             return self._client
 
     async def _start_for(self, waits: Sequence[Wait], log: Callable[[str], Any]) -> AsyncBatchesClient:
-        """Start, and retry as in an outage: the connection may come from a secrets backend that is down."""
+        """Start, and retry on failure, because a secrets backend that holds the connection may be down."""
         attempt, logged = 0, ""
         seen = any(wait.seen_since is not None for wait in waits)
         until = min((wait.end_time for wait in waits), default=0.0)
@@ -132,7 +133,7 @@ class Poller:
                 if time.time() + pause > until:
                     raise
                 if name != logged:
-                    # Not its text, which may hold anything.
+                    # Not its text, which may contain secrets.
                     log(f"The connection cannot be used ({name}). Retrying in {pause:.1f} s.")
                     logged = name
             await asyncio.sleep(pause)
@@ -145,7 +146,7 @@ class Poller:
     async def _end(self) -> None:
         if self._task and self._client:
             self._wake.set()
-            # A call that is canceled while its connection is being made would leave that open.
+            # Canceling a call while it connects would leave the connection open.
             await asyncio.wait([self._task], timeout=GRACE)
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -160,14 +161,14 @@ class Poller:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            # No wait may hang because of a mistake in here.
+            # A bug must not make waits hang.
             for each in self._pending:
                 each.end(error)
 
     async def _sleep_until(self, due: float) -> None:
         self._wake.clear()
         self._sleeps_until = due
-        # Not asyncio.wait_for, which up to Python 3.11 loses a cancel that comes as `_wake` is set.
+        # Not asyncio.wait_for, which up to Python 3.11 loses a cancel that arrives while `_wake` is set.
         alarm = asyncio.get_running_loop().call_later(max(0.0, min(due - time.time(), MAX_SLEEP)), self._wake.set)
         try:
             await self._wake.wait()
@@ -177,7 +178,7 @@ class Poller:
 
 
 def _expire(pending: list[PendingWait]) -> None:
-    error = APIConnectionError(f"The API has not answered within {LATE:.0f} s of the end of the wait.")
+    error = APIConnectionError(f"The API did not answer within {LATE:.0f} s after the end of the wait.")
     for each in pending:
         each.deliver(error)
 
@@ -185,7 +186,7 @@ def _expire(pending: list[PendingWait]) -> None:
 async def _until_over(
     pending: list[PendingWait], log: Callable[[str], Any], gives_up: Callable[[Outcome], bool], leave_at: float
 ) -> None:
-    """Return once all waits have ended, or can be left, or one fails them all; log now and then how many have ended."""
+    """Return once all waits have ended, or may be left, or one outcome ends them all. Logs the progress."""
     over, open_waits = asyncio.Event(), set(pending)
 
     def check(each: PendingWait) -> None:
@@ -199,7 +200,7 @@ async def _until_over(
 
     for each in pending:
         each.on_change = check
-        # It may have ended while the client was opened for others.
+        # It may have ended while the client was being opened.
         if each.outcome.done():
             check(each)
     while open_waits and not over.is_set():

@@ -1,4 +1,4 @@
-"""Reads the state of batches for many waits, in as few requests as it can. docs/poller.md explains it."""
+"""Reads the state of many batches in as few requests as possible. docs/poller.md explains it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow_provider_batches.api import AsyncBatchesClient, BatchesError, InvalidResponseError, MessageBatch
 from airflow_provider_batches.api.evidence import Proof
-from airflow_provider_batches.api.flows import listed_all_the_same
+from airflow_provider_batches.api.flows import listed_but_not_found
 from airflow_provider_batches.api.models import read_batch
 from airflow_provider_batches.api.pager import Pager
 from airflow_provider_batches.waiting.pages import Pages, worth_a_page
@@ -23,22 +23,22 @@ log = logging.getLogger(__name__)
 
 #: Retrievals in flight at once.
 IN_FLIGHT = 8
-#: Of the waits whose batches' age is not known, a page is read for every so many of them before they are retrieved.
+#: Batches of unknown age per page that is read in search of them, before they are retrieved.
 UNKNOWN_PER_PAGE = 4
-#: Seconds after which a list that was refused is tried again.
+#: Seconds before a refused list call is retried.
 LIST_AGAIN = 600.0
-#: Answers after which other tasks of the event loop get their turn.
+#: Answers after which other tasks of the event loop may run.
 YIELD_EVERY = 100
-#: What every wait of the connection would be answered, too.
+#: Failures that affect every wait of the connection.
 _FOR_ALL = (Proof.RATE_LIMIT, Proof.KEY_REFUSED, Proof.SPEND_LIMIT)
-#: What suggests that nobody is answered at the moment, if several calls in a row end so.
-_NOBODY = (Proof.NOTHING, Proof.WRONG_ADDRESS)
+#: Failures that suggest an outage if all calls in flight fail so.
+_OUTAGE = (Proof.NOTHING, Proof.WRONG_ADDRESS)
 
 
 class Reader:
     """Polls batches through one client.
 
-    :param list_failures: Failures of the list in a row after which each batch is retrieved.
+    :param list_failures: Consecutive failures of the list after which each batch is retrieved.
     """
 
     def __init__(self, client: AsyncBatchesClient, list_failures: int) -> None:
@@ -47,11 +47,11 @@ class Reader:
         self._list_failures = 0
         self._lists_from = 0.0
         self._pages = Pages()
-        #: The last 429, for waits whose time is over while all calls are held.
+        #: The last 429, for waits that time out while all calls are held.
         self._held_by: BatchesError | None = None
 
     async def poll(self, pending: Collection[PendingWait]) -> None:
-        """Poll each wait that is due: one cycle."""
+        """Run one cycle: poll each wait that is due."""
         now, hold = time.time(), self._client.throttle.hold_seconds
         due = [each for each in pending if each.due <= now and not each.outcome.done()]
         if hold and self._held_by:
@@ -68,22 +68,22 @@ class Reader:
             if self._lists_from <= now:
                 await self._read_pages(by_id, left, due)
             await self._retrieve_each(by_id, [each for each in due if each.due <= now])
-            await self._confirm([each for each in everyone if each.suspicion and not each.outcome.done()])
+            await self._confirm([each for each in everyone if each.unconfirmed and not each.outcome.done()])
         except BatchesError as error:
-            # It is about the connection, not about a batch.
+            # The error affects the connection, not one batch.
             if error.evidence.proof is Proof.RATE_LIMIT:
                 self._held_by = error
-                log.warning("Waits that are held back: %d. %s", len(everyone), error)
+                log.warning("Polling is paused for %d waits. %s", len(everyone), error)
             else:
-                # Not to all waits: they count how often it came, and newcomers would make them give up sooner.
+                # Not to all waits: each counts its failures, and the polls of others would end it too soon.
                 await _deliver(error, due)
 
     async def _read_pages(
         self, by_id: Mapping[str, list[PendingWait]], left: dict[str, float | None], due: list[PendingWait]
     ) -> None:
-        """Answer what pages answer more cheaply than retrievals.
+        """Deliver answers from the list while that takes fewer requests than retrievals.
 
-        :param left: The batches to be found, and when they were created.
+        :param left: The batches to find, and when they were created.
         """
         pager, most, fruitless = Pager(), len(left), 0
         while not pager.ended and pager.number < most and self._is_worth_a_page(left.values(), pager.number, fruitless):
@@ -106,13 +106,13 @@ class Reader:
             self._list_failures = 0
 
     def _is_worth_a_page(self, created: Collection[float | None], number: int, fruitless: int) -> bool:
-        # A batch whose age is not known is looked for on the next page, unless too many were fruitless.
+        # A batch of unknown age is expected on the next page, until the limit of fruitless pages is reached.
         unknown = sum(each is None for each in created)
         numbers = [self._pages.number_of(each) for each in created if each is not None]
         return worth_a_page(numbers + [number] * (unknown if fruitless * UNKNOWN_PER_PAGE < unknown else 0), number)
 
     async def _list_failed(self, error: BatchesError, due: list[PendingWait]) -> None:
-        """Go on to retrieve each batch if the list is refused or keeps failing; else the waits have the error."""
+        """Fall back to retrievals if the list is refused or keeps failing; otherwise deliver the error."""
         refused = _is_list_refused(error)
         if error.evidence.proof in _FOR_ALL and not refused:
             raise error
@@ -125,13 +125,13 @@ class Reader:
 
     async def _retrieve_each(self, by_id: Mapping[str, list[PendingWait]], due: list[PendingWait]) -> None:
         todo = list({each.wait.batch_id for each in due})
-        # In another order each time: some broken batches must not keep the others from their answers.
+        # In random order, so that a few failing batches do not always block the same others.
         random.shuffle(todo)
         stop: BatchesError | None = None
         while todo:
             answers = await asyncio.gather(*map(self._retrieve, todo[:IN_FLIGHT]))
-            if all(isinstance(answer, BatchesError) and answer.evidence.proof in _NOBODY for answer in answers):
-                # The other calls would most likely fail as well, and could take long to.
+            if all(isinstance(answer, BatchesError) and answer.evidence.proof in _OUTAGE for answer in answers):
+                # The remaining calls would probably fail, too, and could be slow.
                 answers += answers[:1] * (len(todo) - len(answers))
             for batch_id, answer in zip(todo, answers, strict=False):
                 if isinstance(answer, BatchesError) and answer.evidence.proof in _FOR_ALL:
@@ -148,27 +148,27 @@ class Reader:
         except BatchesError as error:
             return error
 
-    async def _confirm(self, suspects: list[PendingWait]) -> None:
-        """End the waits for batches that could be retrieved no longer if the list does not have them either."""
-        if not suspects:
+    async def _confirm(self, unconfirmed: list[PendingWait]) -> None:
+        """End the waits whose batches were not found if the list does not have them either."""
+        if not unconfirmed:
             return
-        seen = [each.wait.seen_since for each in suspects if each.wait.seen_since is not None]
+        seen = [each.wait.seen_since for each in unconfirmed if each.wait.seen_since is not None]
         since = datetime.fromtimestamp(min(seen), timezone.utc) if seen else None
         try:
-            listed = await self._client.listed({each.wait.batch_id for each in suspects}, since, retries=0)
+            listed = await self._client.listed({each.wait.batch_id for each in unconfirmed}, since, retries=0)
         except BatchesError as error:
             if error.evidence.proof in _FOR_ALL and not _is_list_refused(error):
                 raise
-            return await _deliver(error, suspects)
-        for each in suspects:
+            return await _deliver(error, unconfirmed)
+        for each in unconfirmed:
             if each.wait.batch_id in listed:
-                each.deliver(listed_all_the_same(each.wait.batch_id))
-            elif each.suspicion:
-                each.end(each.suspicion)
+                each.deliver(listed_but_not_found(each.wait.batch_id))
+            elif each.unconfirmed:
+                each.end(each.unconfirmed)
 
 
 def _is_list_refused(error: BatchesError) -> bool:
-    """Whether a key may not list batches, or an address does not serve the list: retrievals may work."""
+    """Whether the key may not list batches, or the base URL does not serve the list: retrievals may still work."""
     return error.evidence.proof in (Proof.REFUSED, Proof.TOO_LARGE) or getattr(error, "status", None) == 403
 
 

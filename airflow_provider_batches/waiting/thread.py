@@ -1,4 +1,4 @@
-"""Runs a coroutine in a thread of its own, so that no event loop runs in a task's main thread."""
+"""Runs a coroutine in a separate thread, so that no event loop runs in a task's main thread."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: Seconds that a coroutine has to end once nobody waits for it any more.
+#: Seconds that a canceled coroutine has to end.
 GRACE = 3.0
 
 
 def run_in_thread(coroutine: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
     """Return what a coroutine returns, or raise what it raises.
 
-    An exception that a signal's handler raises meanwhile, as Airflow's `execution_timeout` does, lands in this wait and
-    not in the event loop, which may swallow it. The coroutine is canceled then, and has three seconds to end. Works
-    inside a running event loop, and keeps the context, which decides whose log a line belongs to.
+    Airflow's `execution_timeout` raises an exception in a signal handler. It interrupts this wait, and not the event
+    loop, which might swallow it. The coroutine is then canceled, and has three seconds to end. This function works
+    inside a running event loop, and keeps the context, by which Airflow routes log lines.
 
-    :param seconds: After how long the coroutine is canceled. Default: never.
-    :raises TimeoutError: The seconds are over.
+    :param seconds: Seconds after which the coroutine is canceled. Default: never.
+    :raises TimeoutError: The coroutine did not end in time.
     """
     result: Future[T] = Future()
-    # A signal may come at any moment, and could leave the locks inside a Future or an Event locked: a bare one is safe.
+    # A bare lock, because a signal could leave the locks inside a Future or an Event locked.
     ended = threading.Lock()
     ended.acquire()
     tasks: list[asyncio.Task[T]] = []
@@ -50,7 +50,7 @@ def run_in_thread(coroutine: Coroutine[Any, Any, T], seconds: float | None = Non
     try:
         thread.start()
         if not ended.acquire(timeout=-1 if seconds is None else seconds):
-            raise TimeoutError(f"not done after {seconds:g} s")
+            raise TimeoutError(f"timed out after {seconds:g} s")
         return result.result()
     finally:
         if not result.done():

@@ -1,4 +1,4 @@
-"""Whether a wait for a batch continues, and when to poll next. Pure: no I/O and no clock of its own."""
+"""Decides whether a wait for a batch continues, and when to poll next. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from airflow_provider_batches.api.retry import (
 )
 from airflow_provider_batches.waiting.outcome import Outcome, Status, describe
 
-#: Seconds before the second poll; the pauses double from there up to the poll interval.
+#: Seconds between the first poll and the second. Later pauses double, up to the poll interval.
 SECOND_POLL = 2.0
-#: The most seconds that a `retry-after` puts the next poll off.
+#: The most seconds that a `retry-after` delays the next poll.
 MAX_RETRY_AFTER = 600.0
-#: Seconds between log lines of a wait in which nothing changes.
+#: Seconds between log lines while nothing changes.
 LOG_EVERY = 600.0
-#: Answers that end a wait only if they last, and the seconds between the polls meanwhile.
+#: Failures that end a wait only if they persist, and the seconds between the polls until then.
 _DOUBTS = {
     Proof.NOT_FOUND: NOT_FOUND_PAUSES,
     Proof.KEY_REFUSED: WORKING_KEY_PAUSES,
@@ -35,12 +35,12 @@ _DOUBTS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What follows from one poll.
+    """The result of one poll.
 
     :param outcome: How the wait ends. None: it continues.
     :param pause: Seconds until the next poll.
-    :param log_message: What is worth logging.
-    :param unconfirmed: Whether the outcome counts only if the list of batches does not have the batch either.
+    :param log_message: The message to log, if any.
+    :param unconfirmed: Whether the outcome is valid only if the list does not have the batch either.
     """
 
     outcome: Outcome | None = None
@@ -51,15 +51,15 @@ class Verdict:
 
 @dataclass(slots=True, eq=False)
 class Wait:
-    """Decides, poll by poll, whether one wait continues.
+    """Decides after each poll whether one wait continues.
 
-    :param batch_id: The batch waited for.
-    :param poll_interval: Seconds between polls once the wait has settled; it polls more often at first.
+    :param batch_id: The batch.
+    :param poll_interval: Seconds between polls in the long run; at first, polls are more frequent.
     :param start_time: When the wait began, in seconds since the epoch.
-    :param end_time: When it is given up, in seconds since the epoch; the last poll is at this time.
+    :param end_time: When it times out, in seconds since the epoch; the last poll is at this time.
     :param second_poll: Seconds between the first poll and the second.
-    :param seen_since: If the batch has been seen before: since when it can be in the list, in seconds since the epoch.
-    :param confirm: Whether the list must have answered before a batch that was never seen counts as missing.
+    :param seen_since: If the batch has been seen: when it was created, or an earlier time, in seconds since the epoch.
+    :param confirm: Whether to check the list before a batch that was never seen counts as missing.
     """
 
     batch_id: str
@@ -72,9 +72,9 @@ class Wait:
     confirm: bool = False
     #: When the batch was created, in seconds since the epoch; None before the first answer.
     created_at: float | None = field(default=None, init=False)
-    #: The last batch, as text: thousands of waits keep theirs, and objects would burden the garbage collector.
+    #: The last state as JSON text: with thousands of waits, objects would burden the garbage collector.
     _seen: str | None = field(default=None, init=False)
-    _trouble: BatchesError | None = field(default=None, init=False)
+    _error: BatchesError | None = field(default=None, init=False)
     _retry: Retry | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
     _logged: str = field(default="", init=False)
@@ -82,14 +82,14 @@ class Wait:
 
     @property
     def doubtful(self) -> bool:
-        """Whether the last answer may end the wait if it lasts: another process would begin to doubt anew."""
-        return self._trouble is not None and self._trouble.evidence.proof in _DOUBTS
+        """Whether a failure is being confirmed. Another process would have to start over."""
+        return self._error is not None and self._error.evidence.proof in _DOUBTS
 
     def on_answer(self, answer: MessageBatch | BatchesError, now: float) -> Verdict:
-        """Judge what a poll at `now` (seconds since the epoch) brought."""
+        """Return the verdict on the answer to a poll at `now`, in seconds since the epoch."""
         if isinstance(answer, MessageBatch):
             return self._on_batch(answer, now)
-        self._trouble = answer
+        self._error = answer
         proof = answer.evidence.proof
         if proof in _DOUBTS:
             has_worked = self.seen_since is not None
@@ -98,32 +98,32 @@ class Wait:
             if pause is not None:
                 return self._continue(pause, now, answer)
             if isinstance(answer, NotFoundError):
-                believed = not_found(self.batch_id, answer)
+                error = not_found(self.batch_id, answer)
                 unconfirmed = self.confirm or self.seen_since is not None
-                return Verdict(self._end("missing", str(believed), believed), unconfirmed=unconfirmed)
-        # Not `retryable`: whatever an answer says of itself, an outage does not end a wait.
+                return Verdict(self._end("missing", str(error), error), unconfirmed=unconfirmed)
+        # Not `retryable`: an outage does not end a wait, even if the answer forbids retries.
         if proof not in (Proof.NOTHING, Proof.RATE_LIMIT):
             return Verdict(self._end("refused", str(answer), answer))
         self._failures += 1
-        return self._continue(self._settling(2.0 ** min(self._failures, 20)), now, answer)
+        return self._continue(self._bounded(2.0 ** min(self._failures, 20)), now, answer)
 
     def _on_batch(self, batch: MessageBatch, now: float) -> Verdict:
         self._seen = batch.model_dump_json()
         self.seen_since = batch.listed_since.timestamp()
         self.created_at = self.seen_since if batch.created_at else None
-        self._trouble, self._retry, self._failures = None, None, 0
+        self._error, self._retry, self._failures = None, None, 0
         if batch.ended:
             return Verdict(self._end("ended", f"Batch {self.batch_id} has ended: {describe(batch)}."))
-        return self._continue(self._settling(now - self.start_time), now, batch)
+        return self._continue(self._bounded(now - self.start_time), now, batch)
 
-    def _settling(self, pause: float) -> float:
+    def _bounded(self, pause: float) -> float:
         return min(self.poll_interval, max(self.second_poll, pause))
 
     def _continue(self, pause: float, now: float, answer: MessageBatch | BatchesError) -> Verdict:
         if now >= self.end_time:
-            return Verdict(self._end("timeout", self._timeout_text(), self._trouble))
-        asked = min(MAX_RETRY_AFTER, self._trouble.retry_after or 0.0) if self._trouble else 0.0
-        pause = min(max(pause, asked), self.end_time - now)
+            return Verdict(self._end("timeout", self._timeout_text(), self._error))
+        retry_after = min(MAX_RETRY_AFTER, self._error.retry_after or 0.0) if self._error else 0.0
+        pause = min(max(pause, retry_after), self.end_time - now)
         return Verdict(pause=pause, log_message=self._log_message(answer, pause, now))
 
     def _end(self, status: Status, message: str, error: BatchesError | None = None) -> Outcome:
@@ -132,7 +132,7 @@ class Wait:
         return Outcome(status, self.batch_id, message, snapshot, error, retryable)
 
     def _log_message(self, answer: MessageBatch | BatchesError, pause: float, now: float) -> str | None:
-        """Return a line if something has changed, and now and then if nothing has."""
+        """Return a message if the state has changed, or if the last one is LOG_EVERY seconds old."""
         key = answer.processing_status if isinstance(answer, MessageBatch) else type(answer).__name__
         if key == self._logged and now - self._logged_at < LOG_EVERY:
             return None
@@ -144,9 +144,9 @@ class Wait:
     def _timeout_text(self) -> str:
         until = datetime.fromtimestamp(self.end_time, timezone.utc).isoformat(timespec="seconds")
         batch = MessageBatch.model_validate_json(self._seen) if self._seen else None
-        seen = f"it was last seen {describe(batch)}" if batch else "no poll has succeeded lately"
-        trouble = f"; the last answer: {str(self._trouble).rstrip('.')}" if self._trouble else ""
+        seen = f"its last known state is {describe(batch)}" if batch else "no poll has succeeded recently"
+        error_text = f"; the last answer: {str(self._error).rstrip('.')}" if self._error else ""
         return (
             f"Batch {self.batch_id} had not ended at {until}, after {self.end_time - self.start_time:.0f} s: "
-            f"{seen}{trouble}. The batch is still running. Increase `timeout`, or cancel it."
+            f"{seen}{error_text}. The batch is still running. Increase `timeout`, or cancel it."
         )

@@ -62,7 +62,7 @@ def test_it_answers_for_good(situation: str, mode: str, api: Emulator, run: Any,
 
     # A sensor whose time is over fails permanently, as Airflow's sensors do; all else Airflow retries.
     assert done.state == ("failed" if isinstance(done.error, AirflowSensorTimeout) else "retry"), done.error
-    assert "does not know" not in done.text
+    assert "was not found" not in done.text
     assert api.batch(batch_id)
     assert not list(tmp_path.glob("*.json*"))
 

@@ -41,7 +41,7 @@ def test_every_call_reaches_the_api(api: Emulator) -> None:
     assert [found.id for found in hook.list_batches()] == [other.id, batch.id]
     assert [found.id for found in hook.list_batches(limit=1, after_id=other.id)] == [batch.id]
     assert [found.id for found in hook.list_batches(before_id=batch.id)] == [other.id]
-    with pytest.raises(BatchNotEndedError, match="cancel it"):
+    with pytest.raises(BatchNotEndedError, match="Cancel it"):
         hook.delete_batch(batch.id)
     assert hook.cancel_batch(batch.id).cancel_initiated_at
     assert hook.wait_for_batch(batch.id).ended
@@ -128,7 +128,7 @@ def test_without_a_scheme_the_host_is_spoken_to_encrypted(fields: dict[str, Any]
 def test_a_connection_written_as_a_uri_serves_too(api: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     host, key = quote("http://127.0.0.1", safe=""), quote(str(api.api_key))
     extra = (
-        "timeout=5&max_retries=1&verify=false&allow_http=true&anthropic_beta=one-2026-01-01,two-2026-01-01&headers="
+        "timeout=5&max_retries=1&verify=false&allow_http=true&anthropic_beta=pdfs-2024-09-25,skills-2025-10-02&headers="
         + quote('{"x-team": "s"}')
     )
     monkeypatch.setenv("AIRFLOW_CONN_BY_URI", f"anthropic-batches://:{key}@{host}:{_port(api)}/?{extra}")
@@ -136,7 +136,7 @@ def test_a_connection_written_as_a_uri_serves_too(api: Emulator, monkeypatch: py
 
     assert hook.test_connection()[0]
     assert (hook.settings.timeout, hook.settings.max_retries, hook.settings.verify) == (5.0, 1, False)
-    assert api.requests[0].headers["anthropic-beta"] == "one-2026-01-01,two-2026-01-01"
+    assert api.requests[0].headers["anthropic-beta"] == "pdfs-2024-09-25,skills-2025-10-02"
     assert api.requests[0].headers["x-team"] == "s"
 
 
@@ -146,8 +146,8 @@ def test_what_the_form_saves_reaches_the_wire(api: Emulator, connect: Connect) -
         extra={
             "auth_scheme": "bearer",
             "anthropic_version": "2026-10-21",
-            "anthropic_beta": "one-2026-01-01, two-2026-01-01",
-            "workspace_id": "wrkspc_1",
+            "anthropic_beta": "pdfs-2024-09-25, skills-2025-10-02",
+            "workspace_id": "default",
             "headers": '{"X-Team": "search"}',
             "timeout": 5,
             "max_retries": 0,
@@ -162,10 +162,10 @@ def test_what_the_form_saves_reaches_the_wire(api: Emulator, connect: Connect) -
     sent = {name: request.headers.get(name) for name in ("anthropic-version", "anthropic-beta", "x-team")}
     assert sent == {
         "anthropic-version": "2026-10-21",
-        "anthropic-beta": "one-2026-01-01,two-2026-01-01",
+        "anthropic-beta": "pdfs-2024-09-25,skills-2025-10-02",
         "x-team": "search",
     }
-    assert request.headers["anthropic-workspace-id"] == "wrkspc_1"
+    assert request.headers["anthropic-workspace-id"] == "default"
 
 
 def test_the_forms_long_names_are_understood(connect: Connect) -> None:
@@ -221,7 +221,7 @@ def test_without_any_key_the_error_says_where_to_put_it(conn_type: str, connect:
     connect("keyless", conn_type=conn_type, password="")
     with pytest.raises(InvalidArgumentError) as caught:
         BatchesHook("keyless").get_conn()
-    assert str(caught.value).startswith("Connection 'keyless': it has no API key.")
+    assert str(caught.value).startswith("Connection 'keyless': no API key is set.")
     assert "password" in str(caught.value)
     assert "ANTHROPIC_API_KEY" in str(caught.value)
 
@@ -235,7 +235,7 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("workspace", {"extra": {"workspace_id": "ä"}}, ("workspace_id", "printable ASCII")),
     ("headers text", {"extra": {"headers": "x-team: search"}}, ("headers", "JSON object of strings")),
     ("headers list", {"extra": {"headers": ["x-team"]}}, ("headers", "JSON object of strings")),
-    ("headers key", {"extra": {"headers": {"x-api-key": "k"}}}, ("headers", "'x-api-key'", "a setting of its own")),
+    ("headers key", {"extra": {"headers": {"x-api-key": "k"}}}, ("headers", "'x-api-key'", "a separate setting")),
     ("headers name", {"extra": {"headers": {"x team": "k"}}}, ("headers", "'x team'", "printable ASCII")),
     (
         "headers auth",
@@ -254,10 +254,10 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("unknown", {"extra": {"time_out": 5}}, ("extra", "'time_out'", "timeout", "max_retries", "verify")),
     ("host", {"host": "http://gateway.example"}, ("host", "unencrypted", "https://", "allow_http")),
     ("host scheme", {"host": "ftp://gateway.example"}, ("host", "https://api.anthropic.com")),
-    ("host user", {"host": "https://me:secret@gateway.example"}, ("host", "must not hold a user or a password")),
+    ("host user", {"host": "https://me:secret@gateway.example"}, ("host", "must not contain a user or a password")),
     ("host v1", {"host": "https://api.anthropic.com/v1"}, ("host", "must end before /v1")),
     ("host query", {"host": "https://api.anthropic.com?a=b"}, ("host", "query")),
-    ("two ports", {"host": "https://api.anthropic.com:1", "port": 2}, ("host names another port", "2")),
+    ("two ports", {"host": "https://api.anthropic.com:1", "port": 2}, ("host contains a port", "2")),
     ("key", {"password": "sk ant"}, ("password", "printable ASCII")),
     ("bedrock", {**OFFICIAL, "extra": {"platform": "bedrock"}}, ("extra.platform", "'bedrock'", "'anthropic'")),
     ("vertex", {**OFFICIAL, "extra": {"platform": "vertex"}}, ("extra.platform", "'vertex'", "'anthropic'")),

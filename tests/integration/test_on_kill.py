@@ -101,7 +101,7 @@ def test_airflow_ends_the_task_but_no_user_has_marked_it(
     ids = [api.add_batch(), api.add_batch()]
     kill(ids)
     assert api.count() == 0
-    assert f"not by a user (its state is {state}): not canceled: {ids[0]}, {ids[1]}" in _warnings(caplog)
+    assert f"not by a user (its state is {state}). Not canceled: {ids[0]}, {ids[1]}" in _warnings(caplog)
 
 
 def test_the_api_server_cannot_say(

@@ -81,7 +81,7 @@ def test_delete_of_a_running_batch_fails_and_leaves_it(
         assert done.state == "retry"
         assert type(done.error) is AirflowException
         assert f"Batch {batch_id} is {status}" in done.text
-        assert "cancel it" in done.text
+        assert "Cancel it" in done.text
         assert done.xcom["batch"]["processing_status"] == status
         assert "deletion" not in done.xcom
         assert api.batch(batch_id)
@@ -305,7 +305,7 @@ def test_a_404_to_one_call_only_is_no_success(
     done = run(operator, batch_id=batch_id, ignore_if_missing=True, retries=2, ti=task_instance("task", 2, 2))
 
     assert (done.state, done.value) == ("failed", None)
-    assert "the API knows the batch, but answers 404" in done.text
+    assert "the batch exists, but the API answers 404" in done.text
 
 
 WAYS: dict[str, dict[str, Any]] = {"worker": {"deferrable": False}, "triggerer": {"deferrable": True}}
@@ -346,7 +346,7 @@ WAITS: dict[str, tuple[dict[str, Any], list[Fault], dict[str, Any], str, str]] =
         "retry",
         "had not ended",
     ),
-    "gone": (RUNNING, GONE, {}, "failed", "deleted the batch"),
+    "gone": (RUNNING, GONE, {}, "failed", "not been deleted"),
     "gone and ignored": (RUNNING, GONE, IGNORE, "success", ""),
     "404 but listed": (RUNNING, [GONE[0]], {**TIMEOUT, **IGNORE}, "retry", "had not ended"),
     "404 but no list": (

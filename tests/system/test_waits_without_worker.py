@@ -65,4 +65,4 @@ def test_a_mapped_wait_begins_on_a_worker_and_says_so(waits: Waits) -> None:
 def test_a_wait_that_fails_ends_on_a_worker_with_its_message(airflow: RealAirflow) -> None:
     run_id = airflow.trigger_dag("waits_that_fail", {"batch_id": "msgbatch_01NoSuchBatch"})
     assert airflow.wait_for_run("waits_that_fail", run_id) == "failed"
-    assert "does not know batch msgbatch_01NoSuchBatch" in airflow.task_log("waits_that_fail", run_id, "missing")
+    assert "Batch msgbatch_01NoSuchBatch was not found" in airflow.task_log("waits_that_fail", run_id, "missing")

@@ -84,20 +84,20 @@ class TestBatchIDs:
 
 @pytest.mark.parametrize("value", [["a"], ("a",), {"a"}, "a,b"])
 def test_one_batch_is_not_several(value: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"^batch_id: expected the ID of one batch, .*\.expand"):
+    with pytest.raises(InvalidArgumentError, match=r"^batch_id: expected one batch ID, .*\.expand"):
         read_batch_id(value)
 
 
 @pytest.mark.parametrize("read", [read_batch_id, read_batch_ids])
 @pytest.mark.parametrize("value", [None, "", " ", "None", "null"])
 def test_an_id_that_a_skipped_upstream_task_did_not_give_says_so(read: Any, value: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"^batch_id: got .*; the upstream task or template gave no ID\.$"):
+    with pytest.raises(InvalidArgumentError, match=r"^batch_id: .*; the upstream task or template returned no ID\.$"):
         read(value)
 
 
 @pytest.mark.parametrize("value", [[None], ["a", None], "['a', None]"])
 def test_a_list_in_which_an_id_is_missing_says_so(value: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="batch_ids: got None; the upstream task or template gave no ID"):
+    with pytest.raises(InvalidArgumentError, match="batch_ids: got None; the upstream task or template returned no ID"):
         read_batch_ids(value, "batch_ids")
 
 
@@ -108,7 +108,7 @@ def test_a_whole_batch_in_place_of_its_id_says_what_to_pass(value: Any) -> None:
 
 
 def test_a_nested_list_says_that_it_has_to_be_flat() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"got \['a'\] within a list; pass one flat list of IDs"):
+    with pytest.raises(InvalidArgumentError, match=r"got \['a'\] inside a list; pass one flat list of IDs"):
         read_batch_ids([["a"], ["b"]])
 
 

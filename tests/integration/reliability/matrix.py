@@ -123,8 +123,8 @@ SEVERAL_GIVE_UP = replace(GIVES_UP, lasting=Seen(ERROR, None))
 CALLS_LEGEND = {
     "fails": "The error is raised immediately.",
     "in doubt": (
-        "The error is raised immediately. The batch may have been created all the same: the error says to look into "
-        "the list of batches before you try again."
+        "The error is raised immediately. The batch may have been created anyway. Check the list of batches before you "
+        "retry."
     ),
     "retries": (
         "The call is retried after 0.5, 1, 2, 4 and 8 s, each up to a quarter shorter at random, or after as long as "
@@ -202,14 +202,14 @@ class Kind:
 
 _CONNECTION = "of connection 'anthropic_default'"
 _SPLIT = "Split the batch"
-_SMALL = f"This call is small: check extra.proxy {_CONNECTION}"
-_NO_BATCHES = f"Check host {_CONNECTION}: it serves no batches"
+_SMALL = f"This request is small, so a proxy may limit its size. Check extra.proxy {_CONNECTION}"
+_NO_BATCHES = f"Check host {_CONNECTION}: it does not serve the Message Batches API"
 _FIREWALL = f"a proxy or firewall answered. Check host {_CONNECTION}"
-_REDIRECT = f"Redirects are not followed, so that no other host sees the key: set host {_CONNECTION}"
-_CERTIFICATE = f"Name the CA file of whoever signed the host's certificate in extra.verify {_CONNECTION}"
+_REDIRECT = f"Redirects are not followed, so that no other host receives the key. Correct host {_CONNECTION}"
+_CERTIFICATE = f"Set extra.verify {_CONNECTION} to the CA file that the host's certificate is signed with"
 _UNREADABLE = "with an unreadable body"
 _AN_ERROR = "status 200 with an error, api_error: "
-_NOT_THIS_CALL = "the API knows the batch, but answers 404 to this call"
+_NOT_THIS_CALL = "the batch exists, but the API answers 404 to this call"
 
 ERRORS: dict[type[BatchesError], Kind] = {
     APIStatusError: Kind(
@@ -217,17 +217,17 @@ ERRORS: dict[type[BatchesError], Kind] = {
         also=(_NO_BATCHES, _NOT_THIS_CALL),
     ),
     AccessDeniedError: Kind("401, 403", f"Check password {_CONNECTION}, and that it may use batches"),
-    SpendLimitError: Kind("402, or a 429 for a spend limit", "This lasts until somebody raises the limit or pays"),
-    NotFoundError: Kind("404", "Check first that the key belongs to the batch's workspace"),
+    SpendLimitError: Kind("402, or a 429 for a spend limit", "Raise the spend limit or pay the bill"),
+    NotFoundError: Kind("404", "Check that the key belongs to the batch's workspace"),
     RequestTooLargeError: Kind("413", also=(_SPLIT, _SMALL)),
-    RateLimitError: Kind("429", "All batch calls of the organization share one limit of requests a minute"),
+    RateLimitError: Kind("429", "All batch calls of the organization share one rate limit of requests a minute"),
     ServerError: Kind("408, 409 and 5xx"),
     APIConnectionError: Kind("no answer, or half of one", "no answer from", also=(_CERTIFICATE,)),
     InvalidResponseError: Kind(
-        "an answer that is not the API's own, or cannot be read",
+        "an answer that is not from the API, or cannot be read",
         also=(_UNREADABLE, _FIREWALL, _REDIRECT),
     ),
-    ResultsTruncatedError: Kind("results that are cut short, or cannot be read", "Read them again"),
+    ResultsTruncatedError: Kind("results that are incomplete, or cannot be read", "Read them again"),
     BatchTimeoutError: Kind("a wait whose `timeout` is over", "Increase `timeout`, or cancel it"),
 }
 
@@ -323,7 +323,7 @@ def _waits(one: Term, several: Term | None = None) -> dict[str, Term]:
     return {way: several or one if way.startswith("several") else one for way in WAITS}
 
 
-_TRUNCATED = {"results": (ResultsTruncatedError, "0 of 3 came")}
+_TRUNCATED = {"results": (ResultsTruncatedError, "received 0 of 3")}
 
 
 def _outage(error: type[BatchesError], *faults: Fault, **options: Any) -> Row:
@@ -414,15 +414,15 @@ ROWS = [
         _waits(CONTINUES, RETRIEVES),
         errors={
             "create": (APIStatusError, "404 not_found_error"),
-            "retrieve": (NotFoundError, "The API does not know batch"),
+            "retrieve": (NotFoundError, "was not found"),
             "list": (APIStatusError, _NO_BATCHES),
             **dict.fromkeys(("cancel", "delete", "results"), (APIStatusError, _NOT_THIS_CALL)),
-            "poke": (InvalidResponseError, "answers 404 to retrieving it"),
+            "poke": (InvalidResponseError, "answers 404 when it is retrieved"),
             "several, deferrable": (APIStatusError, _NO_BATCHES),
         },
     ),
     Row(
-        (Fault(GONE, {"status": 404}, "The API does not know batch"),),
+        (Fault(GONE, {"status": 404}, "was not found"),),
         NotFoundError,
         {"cancel": DOUBTS, "delete": DOUBTS, "results": DOUBTS_AND_LISTS},
         _waits(CONFIRMS, SEVERAL_CONFIRM),
@@ -510,7 +510,7 @@ ROWS = [
         Fault("an answer cut short that looks whole", {"cut_after": 9, "cut_cleanly": True}, _UNREADABLE),
         delete=FINDS_IT_GONE,
         answered=True,
-        errors={**_TRUNCATED, "delete": (InvalidResponseError, "The answer is not the API's own")},
+        errors={**_TRUNCATED, "delete": (InvalidResponseError, "The answer is not from the API")},
     ),
     _unread(
         InvalidResponseError,
@@ -518,7 +518,7 @@ ROWS = [
         _foreign("with broken JSON", 200, _UNREADABLE, body='{"id": "msgbatch_1",\n'),
         _foreign("with an error", 200, _AN_ERROR, body=_ENVELOPE % "api_error"),
         _foreign("with wrong types", 200, _UNREADABLE, body=_WRONG_TYPES),
-        errors={"results": (ResultsTruncatedError, "result 1 is no whole result")},
+        errors={"results": (ResultsTruncatedError, "result 1 is not a valid result")},
     ),
     _outage(
         APIConnectionError,

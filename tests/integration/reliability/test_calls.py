@@ -83,7 +83,7 @@ def test_a_create_that_a_gateway_refuses_is_in_doubt_and_not_retried(
     set_up.strike("create")
     hook = BatchesHook()
 
-    with pytest.raises(BatchesError, match="look into the list of batches before you try again"):
+    with pytest.raises(BatchesError, match="Check the list of batches before you retry"):
         hook.create_batch(REQUESTS)
     hook.close()
 
@@ -126,7 +126,7 @@ def _hold_against_the_matrix(row: Row, call: str, length: str, made: Any, stage:
     if call == "create":
         assert len(api.ids()) <= 1
         if term is IN_DOUBT:
-            assert "look into the list of batches before you try again" in str(error)
+            assert "Check the list of batches before you retry" in str(error)
             assert len(api.ids()) == row.is_applied
         elif error:
             assert ("list of batches" in str(error), api.ids()) == (False, [])
@@ -149,7 +149,7 @@ def _check_error(error: Exception, row: Row, call: str, batch_id: str, seen: See
     ] == [], text
     assert isinstance(error, AirflowFailException) is not retryable
     if seen.requests == 1:
-        assert "Given up" not in text
+        assert "Gave up" not in text
     else:
         assert f"{seen.requests} attempts" in text
     assert ".." not in text

@@ -83,7 +83,7 @@ def test_a_wait_does_about_a_fault_what_the_matrix_says(
     advice = [ERRORS[kind].says, OTHER_ADVICE.get((kind, "retrieve"), ""), *([] if several else ids)]
     met = row.errors[way][1:] if way in row.errors else [fault.says for fault in set_up.met]
     # A call in flight is given up some seconds after the end of its wait.
-    met = [*met, "has not answered within"] if slowest > LATE else met
+    met = [*met, "did not answer within"] if slowest > LATE else met
     assert [part for part in advice if part not in done.text] == [], done.text
     assert any(part in done.text for part in met), done.text
     assert ".." not in done.text

@@ -193,7 +193,7 @@ class TestACancel:
         fault = api.fault(Fault("cancel", body=running, times=4))
         made = task(batch_ids=[batch_id], timeout=0.1)
 
-        with pytest.raises(AirflowException, match="accepts the cancel, but the batch is still in_progress") as caught:
+        with pytest.raises(AirflowException, match="accepted the cancel, but the batch is still in_progress") as caught:
             made.run()
 
         assert not isinstance(caught.value, AirflowFailException)

@@ -420,7 +420,7 @@ class TestSaving:
         cut, whole = api.add_batch(20, age_seconds=2 * HOUR), api.add_batch(20, age_seconds=2 * HOUR)
         api.fault(Fault("results", batch_id=cut, cut_after=1000, times=None))
 
-        with pytest.raises(AirflowException, match=f"{cut}: The results of batch {cut} were cut short"):
+        with pytest.raises(AirflowException, match=f"{cut}: The results of batch {cut} are incomplete"):
             task(batch_ids=[cut, whole], save_results_to=str(folder)).run()
 
         assert api.ids() == [cut]
@@ -676,7 +676,7 @@ class TestOthersMeanwhile:
         batch_id = api.add_batch(3, status=status)
         api.fault(Fault(endpoint, status=404, times=None))
 
-        with pytest.raises(AirflowException, match="the API knows the batch, but answers 404"):
+        with pytest.raises(AirflowException, match="the batch exists, but the API answers 404"):
             task(batch_ids=[batch_id], save_results_to=str(folder), timeout=0.1).run()
 
         assert api.ids() == [batch_id]

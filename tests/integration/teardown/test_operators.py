@@ -97,7 +97,7 @@ class TestSaveBatchResults:
         assert api.count() == 0
 
     def test_a_batch_that_runs_is_left_to_a_retry(self, api: Emulator, save: Callable[..., Any]) -> None:
-        with pytest.raises(AirflowException, match="has results only once it has ended") as caught:
+        with pytest.raises(AirflowException, match="has results only after it has ended") as caught:
             save(api.add_batch(10))
 
         assert not isinstance(caught.value, AirflowFailException)
@@ -138,7 +138,7 @@ class TestSaveBatchResults:
         assert not list(folder.glob("*.json*")) if folder.exists() else True
 
     def test_an_unknown_batch_fails_permanently(self, api: Emulator, save: Callable[..., Any]) -> None:
-        with pytest.raises(AirflowFailException, match="does not know batch"):
+        with pytest.raises(AirflowFailException, match="was not found"):
             save("msgbatch_unknown")
 
     def test_on_kill_leaves_no_partial_file(self, api: Emulator, folder: Path) -> None:

@@ -64,10 +64,10 @@ class TestABatchID:
     @pytest.mark.parametrize(
         ("batch_id", "culprit"),
         [
-            ("", "is not an ID"),
-            ("  ", "is not an ID"),
-            ("None", "is not an ID"),
-            (" None\n", "is not an ID"),
+            ("", "is not a batch ID"),
+            ("  ", "is not a batch ID"),
+            ("None", "is not a batch ID"),
+            (" None\n", "is not a batch ID"),
             ("a/b", "'/'"),
             ("a\\b", r"'\\\\'"),
             ("a?b", "'?'"),
@@ -177,20 +177,20 @@ class TestCreate:
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}, b"x", "\ud800"])
     def test_of_what_is_not_json_is_refused_with_the_custom_id(self, value):
-        with pytest.raises(InvalidArgumentError, match=r"requests\[0\]\.params: cannot be sent as JSON: .*'a'"):
+        with pytest.raises(InvalidArgumentError, match=r"requests\[0\]\.params: cannot be encoded as JSON: .*'a'"):
             endpoints.create([{"custom_id": "a", "params": {"x": value}}])
 
     def test_of_a_request_that_is_nested_too_deeply_is_refused(self):
         params: dict[str, object] = {}
         for _ in range(100_000):
             params = {"x": params}
-        with pytest.raises(InvalidArgumentError, match=r"requests\[0\]\.params: cannot be sent as JSON: .*'a'"):
+        with pytest.raises(InvalidArgumentError, match=r"requests\[0\]\.params: cannot be encoded as JSON: .*'a'"):
             endpoints.create([{"custom_id": "a", "params": params}])
 
     def test_of_a_request_that_holds_itself_is_refused(self):
         params: dict[str, object] = {}
         params["self"] = params
-        with pytest.raises(InvalidArgumentError, match="cannot be sent as JSON"):
+        with pytest.raises(InvalidArgumentError, match="cannot be encoded as JSON"):
             endpoints.create([{"custom_id": "a", "params": params}])
 
     @pytest.mark.parametrize("wrong", [{}, {"custom_id": "a"}, {"custom_id": "a b", "params": {}}, None, [], "a"])
@@ -204,7 +204,7 @@ class TestCreate:
         assert "confidential" not in str(caught.value)
 
     def test_of_the_same_custom_id_twice_is_refused(self):
-        with pytest.raises(InvalidArgumentError, match=r"requests\[1\].custom_id: 'a' is there twice"):
+        with pytest.raises(InvalidArgumentError, match=r"requests\[1\].custom_id: 'a' is used twice"):
             endpoints.create([REQUEST, REQUEST])
 
     def test_of_nothing_is_refused(self):

@@ -140,7 +140,7 @@ def test_an_unreadable_answer_holds_its_request_id():
     assert InvalidResponseError("s", request_id="req_1").request_id == "req_1"
 
 
-@pytest.mark.parametrize("part", ["msgbatch_1", "in_progress", "can be deleted", "cancel it", "try again"])
+@pytest.mark.parametrize("part", ["msgbatch_1", "in_progress", "can be deleted", "Cancel it", "retry"])
 def test_a_batch_that_has_not_ended_is_an_error_that_says_what_to_do(part, batch):
     assert part in str(BatchNotEndedError(batch(), "can be deleted"))
 

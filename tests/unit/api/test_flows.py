@@ -138,7 +138,7 @@ class TestACall:
         run = Run(3)
         error = run(run.flows.call(RETRIEVE), 503)
         assert (type(error), len(run.calls)) == (ServerError, 3)
-        assert str(error).endswith("Given up after 3 attempts.")
+        assert str(error).endswith("Gave up after 3 attempts.")
 
     @pytest.mark.parametrize(("retries", "attempts"), [(0, 1), (1, 2), (9, 10)])
     def test_is_repeated_as_often_as_the_caller_says(self, retries, attempts):
@@ -198,7 +198,7 @@ class TestACreate:
     def test_that_may_have_worked_is_never_sent_twice(self, failure, throttle):
         run = Run(5, **throttle)
         error = run(run.flows.call(CREATE), failure)
-        assert (run.steps, "look into the list of batches before you try again" in str(error)) == ([POST], True)
+        assert (run.steps, "Check the list of batches before you retry" in str(error)) == ([POST], True)
 
     @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 429])
     def test_that_a_gateway_refused_is_never_sent_twice(self, status):
@@ -314,7 +314,7 @@ class TestFind:
         run(run.flows.find("b"), 404)
         assert run.steps == FOUR_RETRIEVALS
 
-    @pytest.mark.parametrize("part", ["batch b ", "4 attempts", "request-id req_1", "workspace", "deleted"])
+    @pytest.mark.parametrize("part", ["Batch b ", "4 attempts", "request-id req_1", "workspace", "deleted"])
     def test_says_of_an_unknown_batch_what_to_check(self, part, run):
         assert part in str(run(run.flows.find("b"), 404))
 
@@ -417,7 +417,7 @@ class TestAPage:
         run = Run(3)
         error = run(run.flows.page(Pager()), BatchPage(data=[], has_more=True))
         assert (type(error), error.retryable, error.evidence.outage) == (InvalidResponseError, True, True)
-        assert (len(run.calls), "Given up after 3 attempts." in str(error)) == (3, True)
+        assert (len(run.calls), "Gave up after 3 attempts." in str(error)) == (3, True)
 
     def test_that_is_refused_at_the_beginning_is_the_refusal(self, run):
         assert type(run(run.flows.page(Pager()), 400)) is APIStatusError
@@ -451,7 +451,7 @@ class TestCancel:
     def test_that_never_has_an_effect_is_an_error_that_airflow_retries(self, run, batch):
         error = run(run.flows.cancel("b"), batch())
         assert (type(error), error.retryable, run.steps.count(CANCEL)) == (InvalidResponseError, True, 4)
-        assert "accepts the cancel, but the batch is still in_progress" in str(error)
+        assert "accepted the cancel, but the batch is still in_progress" in str(error)
 
     @pytest.mark.parametrize("status", [400, 405, 422])
     def test_that_is_refused_although_the_batch_runs_is_the_refusal(self, status, run, batch):
@@ -473,12 +473,12 @@ class TestCancel:
     def test_that_is_refused_every_time_is_the_refusal_in_the_end(self, status, kind, run, batch):
         error = run(run.flows.cancel("b"), *[status, batch()] * 4)
         assert (type(error), run.steps.count(CANCEL)) == (kind, 4)
-        assert str(error).endswith("Given up after 4 attempts.")
+        assert str(error).endswith("Gave up after 4 attempts.")
 
     def test_that_finds_no_batch_although_it_can_be_retrieved_says_to_check_the_gateway(self, run, batch):
         error = run(run.flows.cancel("b"), *[404, batch()] * 4)
         assert (type(error), error.status, run.steps.count(CANCEL)) == (APIStatusError, 404, 4)
-        assert "cancel batch b: the API knows the batch, but answers 404" in str(error)
+        assert "cancel batch b: the batch exists, but the API answers 404" in str(error)
         assert "gateway" in str(error)
 
     def test_of_an_unknown_batch_is_not_found_in_the_end(self, run):
@@ -605,7 +605,7 @@ class TestResults:
     def test_that_are_not_found_although_the_batch_is_there_say_so(self, run, batch):
         ended = batch(ended=True, results_url="https://api.anthropic.com/b/results")
         error = run(run.flows.open_results("b"), ended, *[404, ended] * 4)
-        assert (type(error), "the API knows the batch" in str(error)) == (APIStatusError, True)
+        assert (type(error), "the batch exists" in str(error)) == (APIStatusError, True)
 
     @pytest.mark.parametrize(("days", "kind"), [(28, APIStatusError), (30, ResultsUnavailableError)])
     def test_that_are_refused_without_a_trace_of_them_are_gone_once_the_batch_is_old(self, days, kind, run, batch):

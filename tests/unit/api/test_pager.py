@@ -94,7 +94,7 @@ class TestAPager:
 
     @pytest.mark.parametrize("ids", [(), ("x",)], ids=["empty", "full"])
     def test_does_not_read_the_same_page_again_and_again(self, ids):
-        with pytest.raises(InvalidResponseError, match="there are more, but not behind which"):
+        with pytest.raises(InvalidResponseError, match="reports more batches, but no cursor"):
             Pager(after_id="a").take(a_page(*ids, last_id="a"))
 
     @pytest.mark.parametrize("cursor", ["after_id", "before_id"])
@@ -106,13 +106,13 @@ class TestAPager:
     @pytest.mark.parametrize("last_id", ["../../models", "a,b", " ", "ä"])
     def test_takes_a_cursor_that_would_change_the_url_for_a_mistake_of_the_answer(self, last_id):
         pager = Pager()
-        with pytest.raises(InvalidResponseError, match="there are more, but not behind which"):
+        with pytest.raises(InvalidResponseError, match="reports more batches, but no cursor"):
             pager.take(a_page(last_id=last_id))
         assert (pager.call.params, pager.number) == ({"limit": "1000"}, 0)
 
     @pytest.mark.parametrize("data", [[], [{}], [{"id": None}], [{"id": 5}]])
     def test_takes_a_page_that_has_more_but_names_no_batch_for_a_mistake_of_the_answer(self, data):
-        with pytest.raises(InvalidResponseError, match="there are more, but not behind which"):
+        with pytest.raises(InvalidResponseError, match="reports more batches, but no cursor"):
             Pager().take(BatchPage(data=data, has_more=True))
 
     @pytest.mark.parametrize("size", [0, 1001, "5"])

@@ -37,7 +37,7 @@ LIST = endpoints.page()
 CALLS = [RETRIEVE, DELETE, CANCEL, LIST]
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 URL = "https://api.anthropic.com/v1/messages/batches/msgbatch_1"
-FOREIGN = "The answer is not the API's own: a proxy or firewall answered."
+FOREIGN = "The answer is not from the API: a proxy or firewall answered."
 HTML = b"""<html><head><title>502 Bad Gateway</title><style>h1 {color: red}</style><script>alert("x")</script></head>
 <body><h1>502&nbsp;Bad Gateway</h1><hr>nginx &amp; friends</body></html>"""
 
@@ -251,12 +251,12 @@ class TestARefusalOfTheAPI:
         ("call", "status", "hint"),
         [
             (RETRIEVE, 401, "Check the password, and that it may use batches."),
-            (RETRIEVE, 402, "raises the limit or pays"),
+            (RETRIEVE, 402, "Raise the spend limit or pay"),
             (RETRIEVE, 404, "the key belongs to the batch's workspace"),
-            (RETRIEVE, 413, "This call is small: check proxy."),
+            (RETRIEVE, 413, "This request is small, so a proxy may limit its size. Check proxy."),
             (CREATE, 413, "Split the batch."),
-            (RETRIEVE, 429, "share one limit of requests a minute"),
-            (LIST, 404, "Check the host: it serves no batches."),
+            (RETRIEVE, 429, "share one rate limit of requests a minute"),
+            (LIST, 404, "Check the host: it does not serve the Message Batches API."),
         ],
     )
     def test_says_what_to_do(self, call, status, hint):
@@ -376,7 +376,7 @@ class TestAnAnswerOfSomebodyElse:
     @pytest.mark.parametrize(
         ("status", "hint"),
         [
-            (302, "Redirects are not followed, so that no other host sees the key: set the host."),
+            (302, "Redirects are not followed, so that no other host receives the key. Correct the host."),
             (403, "Check the host."),
         ],
     )

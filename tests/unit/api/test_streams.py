@@ -62,7 +62,7 @@ class TestResultLines:
     def test_of_a_stream_that_ends_early_are_those_that_came_and_an_error(self, cut, chunks, batch):
         body = b"\n".join(lines(["one", "two\u2028", "three"]))
         body = body[: cut % len(body)]
-        with pytest.raises(ResultsTruncatedError, match=r"(0|1|2) of 3 came"):
+        with pytest.raises(ResultsTruncatedError, match=r"received (0|1|2) of 3"):
             read(body, chunks, batch(ended=True, request_counts={"succeeded": 3}))
 
     def test_that_came_before_the_stream_ended_are_right(self, batch):
@@ -70,7 +70,7 @@ class TestResultLines:
         assert [result.custom_id for result in reader.feed(b"\n".join(lines(["a", "b"])))] == ["0"]
 
     def test_of_which_there_are_too_many_are_an_error_too(self, batch):
-        with pytest.raises(ResultsTruncatedError, match="2 of 1 came"):
+        with pytest.raises(ResultsTruncatedError, match="received 2 of 1"):
             read(b"\n".join(lines(["a", "b"])), [], batch(ended=True, request_counts={"succeeded": 1}))
 
     @given(noise=st.binary(min_size=1).filter(lambda noise: noise.strip()))
@@ -80,12 +80,12 @@ class TestResultLines:
 
     def test_that_are_broken_are_named_by_number_without_their_text(self, batch):
         body = next(lines(["a"])) + b'\n{"custom_id": "confidential"}\n'
-        with pytest.raises(ResultsTruncatedError, match=r"1 of 2 came \(result 2 is no whole result") as caught:
+        with pytest.raises(ResultsTruncatedError, match=r"received 1 of 2 \(result 2 is not a valid result") as caught:
             read(body, [], batch(ended=True, request_counts={"succeeded": 2}))
         assert "confidential" not in str(caught.value)
 
     def test_of_a_batch_whose_counts_say_nothing_are_not_taken_for_none(self, batch):
-        with pytest.raises(ResultsTruncatedError, match="0 of 0 came"):
+        with pytest.raises(ResultsTruncatedError, match="received 0 of 0"):
             read(b"", [], batch(ended=True, request_counts={}))
 
     def test_keep_no_more_than_one_line(self, batch):
@@ -179,20 +179,20 @@ class TestResultBytes:
     @given(cuts=st.lists(st.integers(0)))
     def test_of_lines_that_are_no_results_are_refused(self, line, cuts, batch):
         """Or a proxy's page with the right number of lines would be saved, and the batch deleted."""
-        with pytest.raises(ResultsTruncatedError, match=r"1 of 2 came \(result 2 is no whole result of the API\)"):
+        with pytest.raises(ResultsTruncatedError, match=r"received 1 of 2 \(result 2 is not a valid result\)"):
             self.read(cut_into_chunks(one(RESULT, line), cuts), batch)
 
     @pytest.mark.parametrize(
         "body", [b"", RESULT, RESULT + b"\n", one(*(RESULT.replace(b'"a"', name) for name in (b'"a"', b'"b"', b'"c"')))]
     )
     def test_of_another_number_of_lines_are_refused(self, body, batch):
-        with pytest.raises(ResultsTruncatedError, match="of 2 came"):
+        with pytest.raises(ResultsTruncatedError, match=r"received . of 2"):
             self.read([body], batch)
 
     @pytest.mark.parametrize("cuts", [[], [7], [60, 61]])
     def test_with_an_error_among_them_show_what_the_api_said(self, cuts, batch):
         error = rb'{"type":"error","error":{"type":"overloaded_error","message":"Later, \ud800 not now."}}'
-        said = "1 of 3 came \\(result 2 is an error, overloaded_error: Later, \ufffd not now\\.\\)"
+        said = "received 1 of 3 \\(result 2 is an error, overloaded_error: Later, \ufffd not now\\.\\)"
         with pytest.raises(ResultsTruncatedError, match=said):
             self.read(cut_into_chunks(one(RESULT, error), cuts), batch, 3)
 
@@ -208,7 +208,7 @@ class TestResultBytes:
         ids=["with an ID", "flat", "OpenAI's shape", "in several lines", "UTF-16"],
     )
     def test_of_which_an_error_comes_instead_show_it_in_any_shape(self, body, batch):
-        with pytest.raises(ResultsTruncatedError, match=r"0 of 2 came \(result 1 is an error, api_error: Not now\.\)"):
+        with pytest.raises(ResultsTruncatedError, match=r"received 0 of 2 \(result 1 is an error, api_error: Not now"):
             self.read([body], batch)
 
     def test_show_no_secret_that_an_error_among_them_echoes(self, batch):
@@ -221,7 +221,7 @@ class TestResultBytes:
         "again", [RESULT, b'{"result": {"type": "canceled"}, "custom_id": "a"}', RESULT.replace(b'"a"', b'"\\u0061"')]
     )
     def test_of_which_one_came_twice_are_refused(self, again, batch):
-        with pytest.raises(ResultsTruncatedError, match="the result of 'a' came twice"):
+        with pytest.raises(ResultsTruncatedError, match="the result of 'a' appears twice"):
             self.read([one(RESULT, again)], batch)
 
     @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ class TestResultBytes:
     @pytest.mark.parametrize("counts", [{"succeeded": -1, "errored": 3}, {"succeeded": "2"}, {"succeeded": 2.0}])
     def test_are_not_taken_for_all_if_the_counts_cannot_be_read(self, counts, batch):
         lines = ResultLines(batch(ended=True, request_counts=counts))
-        with pytest.raises(ResultsTruncatedError, match="of 0 came"):
+        with pytest.raises(ResultsTruncatedError, match=r"received . of 0"):
             list(ResultBytes(lines, None, [one(RESULT, OTHER)]))
 
     def test_that_break_off_say_how_many_came_and_nothing_of_what_the_network_said(self, batch):
@@ -243,7 +243,7 @@ class TestResultBytes:
             yield one(RESULT)
             raise httpx.RemoteProtocolError("illegal chunk header: confidential")
 
-        with pytest.raises(ResultsTruncatedError, match=r"1 of 2 came \(RemoteProtocolError\)") as caught:
+        with pytest.raises(ResultsTruncatedError, match=r"received 1 of 2 \(RemoteProtocolError\)") as caught:
             self.read(chunks(), batch)
         assert "confidential" not in str(caught.value)
 

@@ -207,7 +207,7 @@ class TestAnOutage:
         throttle.on_answer()
         throttle.on_answer()
         assert caplog.messages == [
-            "refused All calls wait until the API answers again, 900 s at most.",
+            "refused All calls wait until the API answers again, for at most 900 s.",
             "The API answers again",
         ]
 

@@ -129,7 +129,7 @@ class TestNoAnswer:
 
     def test_says_how_to_trust_a_certificate(self):
         error = self.error(httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED]"), labels={"verify": "extra.verify"})
-        assert "Name the CA file of whoever signed the host's certificate in extra.verify." in str(error)
+        assert "Set extra.verify to the CA file that the host's certificate is signed with." in str(error)
 
     def test_does_not_show_secrets(self):
         error = self.error(httpx.ProxyError(f"407 for {KEY} confidential"), proxy="http://user:confidential@proxy:1")

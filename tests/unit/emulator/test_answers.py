@@ -7,6 +7,7 @@ import json
 import pytest
 
 from airflow_provider_batches.emulator import Emulator
+from airflow_provider_batches.emulator.schemas import sample
 from tests.unit.emulator.conftest import BATCHES, a_request, connect
 
 SCHEMA = {
@@ -20,6 +21,12 @@ SCHEMA = {
         "kind": {"const": "ticket"},
     },
     "$defs": {"tag": {"type": "string"}},
+}
+TREE = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}}
+LIST = {
+    "type": "object",
+    "properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}},
+    "required": ["next"],
 }
 SAMPLE = {
     "category": "billing",
@@ -88,6 +95,13 @@ def test_answers_and_outcomes_of_an_added_batch(api, http):
     assert text_of(lines_of(http, numbered)["req-000001"]) == "Rome"
 
 
+def test_the_emulators_answers_and_outcomes_hold_for_batches_that_are_only_counted(api, http):
+    api.answers, api.outcomes = (lambda request: request["custom_id"].upper()), {"req-000001": "expired"}
+    found = lines_of(http, api.add_batch(2, status="ended"))
+    assert text_of(found["req-000000"]) == "REQ-000000"
+    assert found["req-000001"]["type"] == "expired"
+
+
 def test_outcomes_by_custom_id(api, http):
     api.outcomes = {"a": "errored", "b": "canceled", "c": "expired"}
     found = results_of(api, http, *map(a_request, "abcd"))
@@ -118,10 +132,84 @@ def test_a_tool_that_a_request_asks_for_is_called(api, http, choice):
     assert block["input"] == SAMPLE
 
 
-@pytest.mark.parametrize("answers", [{"a": 5}, lambda request: 5])
+def test_calls_of_tools_have_ids_of_their_own(api, http):
+    api.answers = lambda request: [{"type": "tool_use", "name": name, "input": {}} for name in "xy"]
+    found = results_of(api, http, a_request("a"), a_request("b"))
+    ids = [block["id"] for each in found.values() for block in each["message"]["content"]]
+    assert len({each for each in ids if each.startswith("toolu_01")}) == 4
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"type": "string", "format": "date"}, "2026-01-31"),
+        ({"type": "string", "minLength": 6}, "texttt"),
+        ({"type": "integer", "exclusiveMinimum": 3}, 4),
+        ({"type": "number", "maximum": 1}, 1),
+        ({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "boolean"}], "minItems": 2}, [1, True]),
+        ({"type": "array"}, []),
+        ({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"const": 7}}}, 7),
+        ({"properties": {"a": {"const": 1}}, "allOf": [{"properties": {"b": {"const": 2}}}]}, {"a": 1, "b": 2}),
+        ({"type": ["string", "null"]}, "text"),
+        (True, None),
+    ],
+)
+def test_samples_of_schemas(schema, value):
+    assert sample(schema) == value
+
+
+@pytest.mark.parametrize("schema", [TREE, LIST])
+def test_a_schema_that_refers_to_itself_comes_to_an_end(api, http, schema):
+    config = {"format": {"type": "json_schema", "schema": schema}}
+    assert json.loads(text_of(results_of(api, http, a_request(output_config=config))["a"]))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"output_config": {"format": {"type": "json_schema", "schema": {"$ref": "#/$defs/missing"}}}},
+        {"output_config": {"format": {"type": "json_schema", "schema": {"$ref": "#"}}}},
+        {"output_config": {"format": {"type": "json_schema"}}},
+        {"tools": [{"name": "x", "input_schema": {}}], "tool_choice": {"type": "tool", "name": "y"}},
+        {"tools": "x", "tool_choice": {"type": "tool", "name": "y"}},
+        {"tool_choice": {"type": "any"}},
+    ],
+)
+def test_a_schema_or_tool_that_cannot_be_used_ends_as_errored(api, http, params):
+    error = results_of(api, http, a_request(**params))["a"]["error"]["error"]
+    assert error["type"] == "invalid_request_error"
+
+
+def test_a_whole_message_is_an_answer(api, http):
+    whole = results_of(api, http, a_request("a"))["a"]["message"]
+    api.answers = {"b": {**whole, "model": "another", "stop_reason": "refusal"}}
+    assert results_of(api, http, a_request("b"))["b"]["message"] == api.answers["b"]
+
+
+def test_a_function_that_fails_is_reported_to_whoever_creates_a_batch(api, http):
+    api.answers = lambda request: request["params"]["metadata"]
+    answer = http.post(BATCHES, json={"requests": [a_request()]})
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (500, "false")
+    assert "KeyError: 'metadata'" in answer.json()["error"]["message"]
+    assert api.ids() == []
+
+
+@pytest.mark.parametrize("answers", [{"a": 5}, lambda request: 5, {"a": ["text"]}, {"a": {"content": 5}}])
 def test_what_is_no_answer_is_refused(api, answers):
     with pytest.raises(ValueError, match="An answer is a text"):
         api.add_batch(["a"], answers=answers)
+
+
+def test_an_answer_may_have_a_lone_surrogate_but_no_nan(api, http):
+    batch_id = api.add_batch(["a"], status="ended", answers={"a": "\ud99c"})
+    assert text_of(lines_of(http, batch_id)["a"]) == "\ud99c"
+    with pytest.raises(ValueError, match="JSON compliant"):
+        api.add_batch(["a"], answers={"a": [{"type": "tool_use", "input": {"x": float("nan")}}]})
+
+
+def test_a_field_that_no_message_has_is_refused(api):
+    with pytest.raises(ValueError, match="unknown fields: text"):
+        api.add_batch(["a"], answers={"a": {"text": "Paris"}})
 
 
 def test_what_is_no_outcome_is_refused(api):

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from airflow_provider_batches.emulator import Behavior
 
 from .conftest import BATCHES
+
+DOCS = Path(__file__).parents[3] / "docs" / "testing.md"
 
 
 def test_variants_go_through_each_open_question_one_at_a_time():
@@ -18,6 +21,19 @@ def test_variants_go_through_each_open_question_one_at_a_time():
     assert "cancel_ended=409" in names
     for variant in variants[1:]:
         assert sum(getattr(variant, f.name) != f.default for f in fields(Behavior)) == 1
+
+
+def test_the_docs_have_a_row_for_each_open_question():
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| `(.+?)` \| .*\|$", DOCS.read_text(), re.MULTILINE)
+    assert rows == [(f.name, repr(f.default)) for f in fields(Behavior)]
+
+
+def test_the_docstring_says_where_each_open_question_comes_from():
+    said = re.split(r":param (\w+): ", Behavior.__doc__ or "")
+    questions = dict(zip(said[1::2], said[2::2], strict=True))
+    assert list(questions) == [f.name for f in fields(Behavior)]
+    for name, question in questions.items():
+        assert re.search(r"reference|SDKs|users|\(none|: none", question), name
 
 
 @pytest.mark.parametrize("wrong", [{"cancel_ended": "409"}, {"extra_fields": 1}, {"times": "unix"}])

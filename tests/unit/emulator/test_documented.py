@@ -6,6 +6,7 @@ import json
 import re
 import socket
 from email.utils import parsedate_to_datetime
+from typing import get_args
 
 import pytest
 
@@ -52,6 +53,16 @@ def test_message_ids_are_unique_over_all_batches(api, http):
     assert all(re.fullmatch(r"msg_01[0-9a-zA-Z]{20}", each) for each in ids)
 
 
+def test_message_ids_depend_on_the_batchs_id_only(emulate):
+    def ids(name):
+        with connect(api := emulate()) as http:
+            lines = http.get(f"{BATCHES}/{api.add_batch(3, id=name, status='ended')}/results").content.splitlines()
+        return {json.loads(line)["result"]["message"]["id"] for line in lines}
+
+    assert ids("batch_2026-11-26") == ids("batch_2026-11-26")
+    assert not ids("batch_2026-11-26") & ids("hctab_2026-11-26")
+
+
 INVALID = [
     ({"model": ""}, "model"),
     ({"max_tokens": True}, "max_tokens"),
@@ -92,25 +103,37 @@ def test_sampling_parameters_are_gone_in_the_current_version(api, http, name):
     [
         ([("anthropic-beta", "message-batches-2024-09-24, output-300k-2026-03-24")], 200),
         ([("anthropic-beta", "nonsense")], 400),
+        ([("anthropic-beta", "nonsense-2026-01-01,pdfs-2024-09-25")], 400),
         ([("anthropic-version", "2023-06-01")], 400),
-        ([("anthropic-workspace-id", "wrkspc_01AbC")], 200),
-        ([("anthropic-workspace-id", "somebody else's")], 403),
+        ([("anthropic-workspace-id", "default")], 200),
+        ([("anthropic-workspace-id", "wrkspc_01AbC")], 403),
+        ([("anthropic-workspace-id", "")], 403),
     ],
-    ids=["known flags", "unknown flag", "version twice", "a workspace", "no workspace"],
+    ids=["known flags", "no flag", "unknown flag", "version twice", "own workspace", "foreign workspace", "empty"],
 )
 def test_headers_are_checked(http, headers, status):
     assert http.get(BATCHES, headers=[*http.headers.items(), *headers]).status_code == status
 
 
-def test_a_foreign_workspace_is_refused_if_there_is_an_own_one(emulate):
+def test_the_workspace_can_be_set(emulate):
     with connect(emulate(workspace_id="wrkspc_own")) as http:
-        for workspace, status in {"wrkspc_own": 200, "wrkspc_other": 403}.items():
+        for workspace, status in {"wrkspc_own": 200, "wrkspc_other": 403, "default": 403}.items():
             assert http.get(BATCHES, headers={"anthropic-workspace-id": workspace}).status_code == status
 
 
-def test_an_unknown_flag_passes_if_behavior_says_so(api, http):
-    api.behavior = Behavior(unknown_beta=200)
-    assert http.get(BATCHES, headers={"anthropic-beta": "nonsense"}).status_code == 200
+def test_an_unknown_flag_and_a_foreign_workspace_pass_if_behavior_says_so(api, http):
+    api.behavior = Behavior(unknown_beta=200, foreign_workspace=200)
+    headers = {"anthropic-beta": "nonsense", "anthropic-workspace-id": "wrkspc_other"}
+    assert http.get(BATCHES, headers=headers).status_code == 200
+
+
+def test_the_flags_and_models_of_the_official_types_are_known(http):
+    from anthropic.types import Model
+    from anthropic.types.anthropic_beta_param import AnthropicBetaParam
+
+    names, flags = ({*get_args(next(filter(get_args, get_args(kind))))} for kind in (Model, AnthropicBetaParam))
+    assert names <= {each["id"] for each in http.get("/v1/models", params={"limit": 1000}).json()["data"]}
+    assert http.get(BATCHES, headers={"anthropic-beta": ",".join(flags)}).status_code == 200
 
 
 def test_blanks_around_a_header_do_not_count(api):
@@ -137,7 +160,8 @@ def test_models_can_be_listed_page_by_page_and_looked_up(http):
             break
     assert len(names) == len(set(names)) > 3
     assert ModelInfo.model_validate(http.get(f"/v1/models/{names[0]}").json()).capabilities.batch.supported
-    assert http.get("/v1/models", params={"before_id": names[2]}).json()["data"][-1]["id"] == names[1]
+    before = http.get("/v1/models", params={"before_id": names[5], "limit": 2}).json()
+    assert ([each["id"] for each in before["data"]], before["has_more"]) == (names[3:5], True)
     for path in ("/v1/models/unknown", "/v1/models?after_id=unknown"):
         assert http.get(path).status_code == 404
 
@@ -180,6 +204,28 @@ def test_a_new_batch_is_listed_found_and_counted_late(api, http):
         seen.append(([each["id"] for each in page["data"]], found.status_code, counts.get("processing")))
         api.clock.advance(4)
     assert seen == [([old], 404, None), ([old], 200, 0), ([new, old], 200, 0), ([new, old], 200, 1)]
+
+
+def test_seconds_may_be_whole_numbers(api, http):
+    assert http.post("/_emulator/behavior", json={"list_lag": 5}).json()["list_lag"] == 5
+    api.add_batch(1)
+    assert http.get(BATCHES).json()["data"] == []
+
+
+def test_a_router_answers_in_plain_text(api, http):
+    api.fault(Fault(gateway="text", times=None))
+    for answer in (http.get(BATCHES), http.post(f"{BATCHES}/x/cancel")):
+        assert (answer.status_code, answer.text) == (404, "404 page not found\n")
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert "request-id" not in answer.headers
+
+
+@pytest.mark.parametrize("status", [200, 403])
+def test_a_page_of_a_firewall_or_portal_answers_for_the_api(api, http, status):
+    api.fault(Fault(html=True, status=status))
+    answer = http.get(f"{BATCHES}/x/results")
+    assert (answer.status_code, answer.headers["content-type"], answer.text[:6]) == (status, "text/html", "<html>")
+    assert "request-id" not in answer.headers
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_the_command_serves_until_it_is_told_to_stop(capsys, monkeypatch):
     user = threading.Thread(target=use_and_stop)
     user.start()
     before = signal.getsignal(signal.SIGTERM)
-    assert main(["--port", str(port), "-v", "--behavior", "cancel_ended=409", "--behavior", "extra_fields=true"]) == 0
+    assert main(["--port", str(port), "-v", "--behavior", "cancel_ended=409", "--behavior", "list_lag=0.5"]) == 0
     user.join()
     assert signal.getsignal(signal.SIGTERM) is before
     assert statuses == [200]

@@ -154,9 +154,9 @@ def test_a_host_of_a_uri_is_used_with_its_path_and_its_ipv6_address(fields: dict
     [
         ({"schema": "anthropic"}, "schema is set, but host is not"),
         ({"port": 8182}, "port is set, but host is not"),
-        ({"login": "sk-ant-canary"}, "login is set, which has no meaning. Put the key into the password"),
-        ({"host": "[::1]:1", "port": 2}, "host names another port"),
-        ({"conn_type": ""}, "its type is ''.*In a URI, write anthropic-batches://"),
+        ({"login": "sk-ant-canary"}, "login is set, but is not used. Put the key into the password"),
+        ({"host": "[::1]:1", "port": 2}, "host contains a port that differs from port"),
+        ({"conn_type": ""}, "type is ''.*In a URI, write anthropic-batches://"),
         ({"extra": {"api_key": "sk-ant-canary"}}, "unknown keys: 'api_key'. Put 'api_key' into the password"),
         ({"extra": {"base_url": "sk-ant-canary"}}, "Put 'base_url' into the host"),
         ({"extra": {"time_out": 5}}, "Is 'time_out' meant to be 'timeout'"),
@@ -182,7 +182,7 @@ class TestTheEnvironment:
 
     @pytest.mark.parametrize("environment", [GATEWAY, {"ANTHROPIC_API_KEY": "sk-1"}])
     def test_s_key_is_not_sent_to_another_host(self, environment: dict[str, str]) -> None:
-        with pytest.raises(InvalidArgumentError, match="it has a host, but no API key"):
+        with pytest.raises(InvalidArgumentError, match="host is set, but no API key"):
             _read(environment, password=None, host="other.example.com")
 
     def test_s_url_is_not_used_with_the_connection_s_key(self) -> None:

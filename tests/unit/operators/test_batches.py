@@ -119,7 +119,7 @@ def test_a_delete_returns_the_id_and_pushes_batch_and_deletion(client: Any, ti: 
 
 def test_a_delete_is_not_sent_for_a_batch_that_is_running(client: Any, ti: Any) -> None:
     client.find.return_value = _batch("in_progress")
-    with pytest.raises(AirflowException, match="only once it has ended") as caught:
+    with pytest.raises(AirflowException, match="only after it has ended") as caught:
         DeleteBatchOperator(task_id="task", batch_id="msgbatch_1").execute({"ti": ti})
     assert type(caught.value) is AirflowException
     client.delete.assert_not_called()

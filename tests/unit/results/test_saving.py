@@ -122,7 +122,7 @@ class TestOddResults:
     ) -> None:
         client: Any = Client()
 
-        with pytest.raises(api.ResultsTruncatedError, match="2 of 0 came"):
+        with pytest.raises(api.ResultsTruncatedError, match="received 2 of 0"):
             saver.save(client, ended(**counts))
 
         assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from scripts.demo import _prove_deletion
 
 
 def _get_batch(batch_id: str) -> None:
-    log.info("The API does not know batch %s; retrying in 1 s", batch_id)
+    log.info("Batch %s was not found; retrying in 1 s", batch_id)
     raise NotFoundError("not found", status=404, error_type="not_found_error", request_id="req_1")
 
 

@@ -55,7 +55,7 @@ def test_the_cutoff(fields: dict[str, Any], before: datetime) -> None:
         ({"batch_ids": ["a"], "older_than": HOUR}, "batch_ids: given together with older_than"),
         ({"batch_ids": ["a"], "limit": 1}, "batch_ids: given together with limit"),
         ({"older_than": HOUR, "created_before": NOW}, "older_than, created_before: both are given"),
-        ({"batch_ids": ["a/b"]}, "batch_ids: 'a/b' holds '/'"),
+        ({"batch_ids": ["a/b"]}, "batch_ids: 'a/b' contains '/'"),
         ({"batch_ids": "None"}, "batch_ids: got 'None'"),
         ({"batch_ids": 5}, "batch_ids: expected"),
         ({"older_than": timedelta()}, "older_than: got datetime.timedelta"),

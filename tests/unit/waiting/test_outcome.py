@@ -57,7 +57,7 @@ class TestTheFailureOfATask:
     ],
 )
 def test_one_outcome_ends_the_other_waits_of_its_task_if_it_fails_them_all(status, ignore, ends):
-    assert Outcome(status, "b", "So.").ends_the_others(ignore_if_missing=ignore) is ends
+    assert Outcome(status, "b", "So.").fails_all(ignore_if_missing=ignore) is ends
 
 
 class TestSeveralOutcomes:
@@ -95,7 +95,7 @@ class TestSeveralOutcomes:
 
     def test_name_the_missing_ones(self):
         found = combine(["a", "b"], [Outcome("missing", "a", "Gone."), Outcome("missing", "b", "Gone.")])
-        assert "2 are unknown to the API (a, b)" in found.message
+        assert "2 were not found (a, b)" in found.message
 
     def test_name_five_missing_ones_at_most(self):
         names = [str(number) for number in range(6)]

@@ -136,7 +136,7 @@ class TestAWait:
 
     def test_that_times_out_without_an_answer_says_what_was_in_the_way(self):
         message = tell(a_wait(seconds=10), [], APIConnectionError("refused")).outcome.message
-        assert "no poll has succeeded lately; the last answer: refused" in message
+        assert "no poll has succeeded recently; the last answer: refused" in message
 
     def test_that_times_out_in_trouble_keeps_the_error(self):
         trouble = APIConnectionError("refused")

@@ -1,0 +1,200 @@
+"""Other people's clients against the emulator, and this package's client against another emulator.
+
+    python -m scripts.conformance            # all of it, into docs/conformance.md
+    python -m scripts.conformance curl       # one part, without the page
+
+Each part installs what it needs into build/conformance/. A part whose program is missing (node, curl) fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from airflow_provider_batches.api import BatchesClient, BatchesError, ClientSettings
+from airflow_provider_batches.emulator import Behavior, Emulator
+from scripts.real_airflow import ends_with_this_process, free_ports
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+BUILD = ROOT / "build" / "conformance"
+PAGE = ROOT / "docs" / "conformance.md"
+PYTHON_SDK = "2.14.0"
+TYPESCRIPT_SDKS = ("1.14.0", "0.60.0")
+LLMOCK = "3.3.6"
+KEY = "sk-ant-emulator"
+TEXT = """\
+<!-- Made by `make conformance`: change scripts/conformance/ instead. -->
+
+# Conformance
+
+What other people's programs make of the [emulator](testing.md), and what this package's client makes of another
+emulator. `make conformance` runs all of it and writes this table.
+
+| program | version | what it does | result |
+|---|---|---|---|
+{rows}
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a part has shown."""
+
+    program: str
+    version: str
+    does: str
+    result: str
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
+    """Return what a command prints, standard output and error; a command that fails ends this program."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ANTHROPIC", "PYTEST"))}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**inherited, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))} failed:\n{done.stdout}")
+    return done.stdout
+
+
+def python_sdk() -> Iterator[Row]:
+    """The official Python SDK's own tests of batches, from its source distribution."""
+    folder = BUILD / "python"
+    folder.mkdir(parents=True, exist_ok=True)
+    python = folder / ".venv" / "bin" / "python"
+    source = folder / f"anthropic-{PYTHON_SDK}"
+    if not source.exists():
+        uv = Path(sys.executable).with_name("uv")
+        run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder / ".venv")
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+        run(*pip, "--dest", folder, f"anthropic=={PYTHON_SDK}")
+        archive = next(folder.glob("anthropic-*.tar.gz"))
+        needs = (
+            "aiohttp",
+            "httpx-aiohttp",
+            "boto3",
+            "google-auth",
+            "pytest",
+            "pytest-asyncio",
+            "pytest-xdist",
+            "respx",
+        )
+        more = ("time-machine", "dirty-equals", "rich", "inline-snapshot", "http-snapshot[httpx]", "opentelemetry-sdk")
+        run(uv, "pip", "install", "--quiet", "--python", python, archive, *needs, *more)
+        with tarfile.open(archive) as opened:
+            opened.extractall(folder, filter="data")
+    for name, path in {"plain": "messages", "beta": "beta/messages"}.items():
+        with Emulator(api_key=None, behavior=Behavior(both_cursors=200)) as api:
+            tests = f"tests/api_resources/{path}/test_batches.py"
+            plugin = ("-p", "batch_of_the_sdks_tests", "-n", "0", "-q", "-p", "no:cacheprovider")
+            settings = {"TEST_API_BASE_URL": api.url, "PYTHONPATH": str(HERE)}
+            printed = run(python, "-m", "pytest", *plugin, tests, cwd=source, **settings)
+        (summary,) = re.findall(r"^\d+ passed.*(?= in )", printed, re.MULTILINE)
+        yield Row("official SDK for Python", PYTHON_SDK, f"its own tests of batches, {name}", summary)
+
+
+def typescript_sdk() -> Iterator[Row]:
+    """All calls of the official TypeScript SDK."""
+    for version in TYPESCRIPT_SDKS:
+        folder = BUILD / f"typescript-{version}"
+        if not (folder / "node_modules").exists():
+            _npm_install(folder, f"@anthropic-ai/sdk@{version}")
+        shutil.copy(HERE / "calls.mjs", folder)
+        with Emulator(batch_seconds=0, cancel_seconds=0) as api:
+            running = api.add_batch(3, id="msgbatch_running", batch_seconds=3600)
+            calls = json.loads(run("node", "calls.mjs", api.url, KEY, running, cwd=folder).splitlines()[-1])
+        yield Row("official SDK for TypeScript", version, ", ".join(calls), f"{len(calls)} of {len(calls)} calls")
+
+
+def curl() -> Iterator[Row]:
+    """The commands of the batch guide, with curl, sed and a loop over the pages."""
+    with Emulator(batch_seconds=0) as api:
+        for _ in range(45):
+            api.add_batch(1)
+        printed = run("bash", HERE / "calls.sh", ANTHROPIC_BASE_URL=api.url, ANTHROPIC_API_KEY=KEY)
+    done = printed.split()
+    version = run("curl", "--version").split()[1]
+    yield Row("curl", version, ", ".join(done), f"{len(done)} of {len(done)} steps")
+
+
+def llmock() -> Iterator[Row]:
+    """The other way round: this package's client and an emulator that does not serve batches."""
+    folder = BUILD / f"llmock-{LLMOCK}"
+    if not (folder / "node_modules").exists():
+        _npm_install(folder, f"llmock@{LLMOCK}")
+    with _server("node", "node_modules/llmock/bin/llmock.js", "start", "--host=127.0.0.1", cwd=folder) as url:
+        try:
+            with BatchesClient(ClientSettings.parse(api_key=KEY, base_url=url, max_retries=0)) as client:
+                client.page()
+        except BatchesError as error:
+            yield Row("llmock", LLMOCK, "serves no batches; what this package's client reports", f"`{error}`")
+        else:
+            raise SystemExit("llmock serves batches now: try all calls.")
+
+
+PARTS: dict[str, Callable[[], Iterator[Row]]] = {
+    "python": python_sdk,
+    "typescript": typescript_sdk,
+    "curl": curl,
+    "llmock": llmock,
+}
+
+
+def _npm_install(folder: Path, package: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "package.json").write_text('{"private": true}')
+    run("npm", "install", "--silent", "--no-fund", "--no-audit", "--ignore-scripts", package, cwd=folder)
+
+
+@contextmanager
+def _server(*command: str, cwd: Path) -> Iterator[str]:
+    """Run a server on a free port of this machine, given as `--port=`; it is stopped in the end."""
+    (port,) = free_ports(1)
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen([*ends_with_this_process(), *command, f"--port={port}"], cwd=cwd, **quiet)  # type: ignore[call-overload]
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{command[0]} does not listen on port {port}.")
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def main(names: list[str]) -> None:
+    """Run the parts named, or all, and write the page."""
+    rows = []
+    for name in names or PARTS:
+        for row in PARTS[name]():
+            print(f"{row.program} {row.version}: {row.does}: {row.result}", flush=True)
+            rows.append(row)
+    if not names:
+        lines = [f"| {row.program} | {row.version} | {row.does} | {row.result} |" for row in rows]
+        PAGE.write_text(TEXT.format(rows="\n".join(lines)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
