@@ -45,6 +45,10 @@ e2e-distributed: $(VENV)/.distributed  ## kill each part of an Airflow on Postgr
 attack: $(VENV)/.run  ## strike 100 busy teardowns with Airflow's timeout, each at a random moment (ARGS="--seed 7")
 	@$(PY) -m scripts.attack $(ARGS)
 
+.PHONY: conformance
+conformance: $(VENV)/.run  ## other clients against the emulator (requires node, npm and curl), into docs/conformance.md
+	@$(PY) -m scripts.conformance $(ARGS)
+
 .PHONY: compat
 compat: $(VENV)/.compat  ## tests and demo on each Airflow from 3.0 on, into the README's table (takes long)
 	@rm -rf build/compat

@@ -1,4 +1,4 @@
-"""A plugin for the SDK's own tests: before each, the batch that they all name exists and has ended."""
+"""A plugin for the SDK's own tests: before each, the batches that they name exist and have ended."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-BATCH = {"id": "message_batch_id", "requests": 1, "status": "ended", "age_seconds": 1}
+IDS = ("message_batch_id", "after_id", "before_id")
 
 
 @pytest.fixture(autouse=True)
-def the_batch() -> None:
-    """Add the batch unless it is there."""
-    if "message_batch_id" not in _call("GET")["ids"]:
-        _call("POST", BATCH)
+def the_batches() -> None:
+    """Add the batches that do not exist."""
+    for id_ in set(IDS) - set(_call("GET")["ids"]):
+        _call("POST", {"id": id_, "requests": 1, "status": "ended", "age_seconds": 1})
 
 
 def _call(method: str, data: dict[str, Any] | None = None) -> Any:
