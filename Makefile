@@ -18,7 +18,7 @@ help:  ## show this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(VENV)/.run  ## cancel, wait for and delete a batch on a real Airflow (the README says how to use a real API)
+demo: $(VENV)/.run  ## cancel, wait for and delete a batch on a real Airflow (docs/demo.md: against the real API)
 	@$(PY) -m scripts.demo $(if $(BATCH_ID),--batch-id '$(BATCH_ID)') $(if $(MODEL),--model '$(MODEL)')
 
 .PHONY: up
@@ -49,8 +49,12 @@ attack: $(VENV)/.run  ## strike 100 busy teardowns with Airflow's timeout, each 
 conformance: $(VENV)/.run  ## other clients against the emulator (requires node, npm and curl), into docs/conformance.md
 	@$(PY) -m scripts.conformance $(ARGS)
 
+.PHONY: release-check
+release-check:  ## whether a tag can be released (TAG=v1.2.3)
+	@python3 -m scripts.release '$(TAG)'
+
 .PHONY: compat
-compat: $(VENV)/.compat  ## tests and demo on each Airflow from 3.0 on, into the README's table (takes long)
+compat: $(VENV)/.compat  ## tests and demo on each Airflow from 3.0 on, into docs/compatibility.md (takes long)
 	@rm -rf build/compat
 	@$(PY) -m nox $(ARGS)
 	@$(PY) -m scripts.compat render

@@ -1,10 +1,10 @@
-"""The environments that the package has to run in, what has been seen in each, and the README's table of that.
+"""The environments that the package must run in, the results of each, and the table of docs/compatibility.md.
 
 noxfile.py makes the environments and has each one's result recorded in it:
 
     python -m scripts.compat floors          # whether the lowest versions that pyproject.toml allows are installed
     python -m scripts.compat record SESSION  # what the tests' report says, into build/compat/
-    python -m scripts.compat render          # all records, into the README
+    python -m scripts.compat render          # all records, into docs/compatibility.md
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "compatibility.md"
 RECORDS = ROOT / "build" / "compat"
 BEGIN, END = "<!-- begin: made by make compat -->\n", "<!-- end: made by make compat -->\n"
 DISTRIBUTION = "airflow-provider-batches"
@@ -95,7 +95,7 @@ def read_report(path: Path) -> tuple[int, dict[str, int], dict[str, bool]]:
 
 
 def table(records: dict[str, dict[str, Any]]) -> str:
-    """Return the README's text: one column for each session, and the reasons of what was skipped."""
+    """Return the table, with one column for each session, and the reasons for skipped tests."""
     rows = [["", *(f"`{session}`" for session in records)], ["---"] * (len(records) + 1)]
     rows += [
         [name, *(each["versions"][name] for each in records.values())]
@@ -119,16 +119,16 @@ def table(records: dict[str, dict[str, Any]]) -> str:
 
 
 def render() -> None:
-    """Write the table into the README, if there is a record of each session whose Python everybody has."""
+    """Write the table into its page, if each required session has a result."""
     paths = {session: report_of(session).with_suffix(".json") for session in ENVIRONMENTS}
     missing = [session for session in NEEDED if not paths[session].exists()]
     if missing:
-        print(f"The README's table is unchanged: no result of {', '.join(missing)}.")
+        print(f"The table is unchanged: no result of {', '.join(missing)}.")
         return
     records = {session: json.loads(path.read_text()) for session, path in paths.items() if path.exists()}
-    before, _, rest = README.read_text().partition(BEGIN)
+    before, _, rest = PAGE.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
-    README.write_text(f"{before}{BEGIN}\n{table(records)}\n{END}{after}")
+    PAGE.write_text(f"{before}{BEGIN}\n{table(records)}\n{END}{after}")
 
 
 if __name__ == "__main__":

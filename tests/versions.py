@@ -1,7 +1,7 @@
 """The features that not every Airflow has, and some that every one must have.
 
-A test that is marked with a feature is skipped, with the reason, on an Airflow without it; `make compat` makes the
-README's table of them.
+A test that is marked with a feature is skipped, with the reason, on an Airflow without it; `make compat` writes the
+table of `docs/compatibility.md` from them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.metadata import version
 import pytest
 
 official_provider = pytest.mark.skipif(
-    sys.version_info < (3, 11), reason="the official provider is compared with where it can be installed: Python 3.11+"
+    sys.version_info < (3, 11), reason="the official provider requires Python 3.11+"
 )
 
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split("."))
@@ -36,9 +36,9 @@ class Feature:
 
 FEATURES = {
     "form": Feature("connection form with the provider's own fields"),
-    "dag_test": Feature("`dag.test()`", (3, 0, 2), "an older one has it for no DAG that comes from a file"),
+    "dag_test": Feature("`dag.test()`", (3, 0, 2), "an older one cannot run a DAG that was read from a file"),
     "end_from_trigger": Feature("`end_from_trigger`"),
-    "start_from_trigger": Feature("`start_from_trigger`", (3, 3), "an older one begins the task on a worker"),
+    "start_from_trigger": Feature("`start_from_trigger`", (3, 3), "an older one starts the task on a worker"),
     "on_kill": Feature("`cancel_on_kill` of a wait that is deferred", (3, 3), "an older one does not tell the trigger"),
     "proxy": Feature(
         "the `proxy` of a connection is masked",
@@ -46,9 +46,9 @@ FEATURES = {
         "an older one shows it to whoever may see connections",
     ),
     "any_extra": Feature(
-        "an `extra` that is no JSON object is an error of the connection",
+        "an `extra` that is not a JSON object is an error of the connection",
         (3, 2),
-        "an older one takes such a connection for none at all",
+        "an older one treats such a connection as missing",
     ),
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.compat import BEGIN, END, ENVIRONMENTS, NEEDED, PACKAGES, README, read_report, table
+from scripts.compat import BEGIN, END, ENVIRONMENTS, NEEDED, PACKAGES, PAGE, read_report, table
 from tests.versions import FEATURES, Feature
 
 ROOT = Path(__file__).parents[2]
@@ -125,10 +125,10 @@ def test_a_session_with_a_failed_test_is_not_recorded(tmp_path: Path) -> None:
         read_report(report)
 
 
-class TestReadme:
+class TestThePage:
     @pytest.fixture
     def rows(self) -> dict[str, list[str]]:
-        made = README.read_text().partition(BEGIN)[2].partition(END)[0]
+        made = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
         cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.splitlines() if line[:1] == "|"]
         return {row[0]: row[1:] for row in cells}
 
