@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import httpx
 
 from airflow_provider_batches.api import endpoints
+from airflow_provider_batches.api.bodies import Body
 from airflow_provider_batches.api.endpoints import Call
 from airflow_provider_batches.api.errors import BatchesError
 from airflow_provider_batches.api.flows import Flow, Pause
@@ -50,11 +51,20 @@ class BatchesClient(BaseClient[httpx.Client]):
     def create(self, requests: Iterable[Mapping[str, Any] | BatchRequest]) -> MessageBatch:
         """Create a batch, which costs money from then on.
 
-        Never retried if the API may have created the batch, because it would create, and bill, a second one.
+        All requests are checked and encoded before the first byte is sent; a large body is kept in a temporary file,
+        and waits up to 600 s for its answer. Never retried if the API may have created the batch, because it would
+        create, and bill, a second one.
 
-        :param requests: 1 to 100,000 of `{"custom_id", "params"}`, up to 256 MiB.
+        :param requests: 1 to 100,000 of `{"custom_id", "params"}`, up to 256,000,000 bytes.
         """
         return self._run(self._flows.call(endpoints.create(requests)))
+
+    def create_once(self, body: Body) -> MessageBatch:
+        """Create a batch from an encoded body, in one attempt.
+
+        If it fails, `error.evidence.in_doubt` says whether the API may have created the batch.
+        """
+        return self._run(self._flows.call(endpoints.create_from(body), 0, doubt=False))
 
     def retrieve(self, batch_id: str, *, retries: int | None = None) -> MessageBatch:
         """Return the current state of the batch.
@@ -195,6 +205,13 @@ class AsyncBatchesClient(BaseClient[httpx.AsyncClient]):
 
     _kind = httpx.AsyncClient
 
+    def _content(self, call: Call[Any]) -> Any:
+        async def pieces(body: Body) -> AsyncIterator[bytes]:
+            for piece in body.pieces():
+                yield piece
+
+        return pieces(call.body) if call.body else None
+
     async def __aenter__(self) -> AsyncBatchesClient:
         return self
 
@@ -209,6 +226,10 @@ class AsyncBatchesClient(BaseClient[httpx.AsyncClient]):
     async def create(self, requests: Iterable[Mapping[str, Any] | BatchRequest]) -> MessageBatch:
         """See BatchesClient.create."""
         return await self._run(self._flows.call(endpoints.create(requests)))
+
+    async def create_once(self, body: Body) -> MessageBatch:
+        """See BatchesClient.create_once."""
+        return await self._run(self._flows.call(endpoints.create_from(body), 0, doubt=False))
 
     async def retrieve(self, batch_id: str, *, retries: int | None = None) -> MessageBatch:
         """See BatchesClient.retrieve."""

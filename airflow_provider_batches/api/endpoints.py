@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from pydantic import ValidationError
-
+from airflow_provider_batches.api.bodies import Body, encode_requests
 from airflow_provider_batches.api.errors import InvalidArgumentError, shown
 from airflow_provider_batches.api.models import BatchPage, BatchRequest, DeletedBatch, MessageBatch
 
 T = TypeVar("T")
 
 PATH = "/v1/messages/batches"
-MAX_REQUESTS = 100_000
-MAX_BYTES = 256 * 1024 * 1024
 MAX_PAGE = 1000
 _MAX_ID = 256
+_EMPTY_SHA256 = sha256().hexdigest()
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,14 @@ class Call(Generic[T]):
     model: type[T] | None
     batch_id: str = ""
     params: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None
+    body: Body | None = None
     creates: bool = False
     depends_on_state: bool = False
 
-    @cached_property
+    @property
     def body_sha256(self) -> str:
         """The SHA-256 of the body, for an auth class that signs it."""
-        return sha256(self.body or b"").hexdigest()
+        return self.body.sha256 if self.body else _EMPTY_SHA256
 
 
 def check_batch_id(batch_id: object, field: str = "batch_id") -> str:
@@ -80,7 +76,12 @@ def check_batch_id(batch_id: object, field: str = "batch_id") -> str:
 
 def create(requests: Iterable[Mapping[str, Any] | BatchRequest]) -> Call[MessageBatch]:
     """Create a batch."""
-    return Call("create a batch", "POST", PATH, MessageBatch, body=_create_body(requests), creates=True)
+    return create_from(encode_requests(requests))
+
+
+def create_from(body: Body) -> Call[MessageBatch]:
+    """Create a batch from an encoded body."""
+    return Call("create a batch", "POST", PATH, MessageBatch, body=body, creates=True)
 
 
 def retrieve(batch_id: str) -> Call[MessageBatch]:
@@ -120,48 +121,3 @@ def results(batch_id: str) -> Call[Any]:
 
 def _path(batch_id: str) -> str:
     return f"{PATH}/{quote(check_batch_id(batch_id), safe='')}"
-
-
-def _create_body(requests: Iterable[Mapping[str, Any] | BatchRequest]) -> bytes:
-    if isinstance(requests, (str, bytes, Mapping)) or not isinstance(requests, Iterable):
-        raise InvalidArgumentError(
-            "requests", f"expected a list of {{'custom_id', 'params'}}, got {type(requests).__name__}."
-        )
-    # Encoded one by one, so that memory does not hold all requests twice as objects.
-    rendered: dict[str, bytes] = {}
-    for index, request in enumerate(requests):
-        if index == MAX_REQUESTS:
-            raise InvalidArgumentError("requests", f"got more than {MAX_REQUESTS:,}, the limit of a batch. Split it.")
-        checked = _checked(request, f"requests[{index}]")
-        name = checked.custom_id
-        if name in rendered:
-            raise InvalidArgumentError(
-                f"requests[{index}].custom_id", f"{name!r} is used twice; it must be unique in the batch."
-            )
-        try:
-            # NaN is not JSON.
-            text = json.dumps(checked.model_dump(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            rendered[name] = text.encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidArgumentError(
-                f"requests[{index}].params", f"cannot be encoded as JSON: {error} (custom_id: {name!r})."
-            ) from None
-    if not rendered:
-        raise InvalidArgumentError("requests", f"got 0; a batch holds 1 to {MAX_REQUESTS:,}.")
-    body = b'{"requests":[%b]}' % b",".join(rendered.values())
-    if len(body) > MAX_BYTES:
-        raise InvalidArgumentError("requests", f"{len(body):,} bytes; a batch holds at most {MAX_BYTES:,}. Split it.")
-    return body
-
-
-def _checked(request: Mapping[str, Any] | BatchRequest, where: str) -> BatchRequest:
-    try:
-        return request if isinstance(request, BatchRequest) else BatchRequest.model_validate(request)
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        given = request.get("custom_id") if isinstance(request, Mapping) else None
-        raise InvalidArgumentError(
-            f"{where}.{'.'.join(map(str, problem['loc']))}",
-            f"{problem['msg']} (custom_id: {shown(given)}). "
-            "A request is {'custom_id': 1 to 64 of a-z A-Z 0-9 _ -, 'params': {...}}.",
-        ) from None

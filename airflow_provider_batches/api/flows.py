@@ -110,7 +110,7 @@ class Flows:
                         yield Renew()
                     if retry.failures > 1:
                         error.add(f"Gave up after {retry.failures} attempts.")
-                    if may_exist:
+                    if may_exist and retries != 0:
                         error.add(_MAY_EXIST)
                     raise
                 lost = lost or evidence.in_doubt

@@ -6,13 +6,16 @@ import logging
 import os
 import ssl
 import threading
+import time
 import weakref
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import httpx
 
+from airflow_provider_batches.api.bodies import ANSWER_SECONDS, LARGE
 from airflow_provider_batches.api.endpoints import Call
 from airflow_provider_batches.api.errors import APIConnectionError, InvalidArgumentError
 from airflow_provider_batches.api.evidence import judge
@@ -68,6 +71,16 @@ class BaseClient(Generic[C]):
         #: Includes former settings, because their calls may still be in flight and quote the former key.
         self._opened: list[tuple[ClientSettings, C]] = []
         self._http: C = self._open(settings)
+        #: The `Date` of the last answer, and when it came.
+        self._dated: tuple[str, float] | None = None
+
+    def server_time(self) -> float:
+        """Return the time of the API's clock in seconds since the epoch; this machine's before the first answer."""
+        try:
+            date, received = self._dated or ("", 0.0)
+            return parsedate_to_datetime(date).timestamp() + time.monotonic() - received
+        except ValueError:
+            return time.time()
 
     def _open(self, settings: ClientSettings) -> C:
         plain = settings.base_url.startswith("http://") and settings.proxy is None
@@ -123,18 +136,29 @@ class BaseClient(Generic[C]):
 
     def _request(self, call: Call[Any], http: C) -> httpx.Request:
         # Faster than `http.build_request`, which merges URLs and headers for each call.
-        headers = {**http.headers, "content-type": "application/json"} if call.body is not None else http.headers
+        headers, timeout = http.headers, http.timeout.as_dict()
+        if call.body is not None:
+            # With its length, so that a body that breaks off is not a complete request.
+            about = {"content-type": "application/json", "content-length": str(call.body.size)}
+            headers = httpx.Headers({**headers, **about})
+            if call.body.size > LARGE:
+                timeout["read"] = max(timeout["read"] or 0.0, ANSWER_SECONDS)
         return httpx.Request(
             call.method,
             str(http.base_url).rstrip("/") + call.path,
             params=call.params or None,
             headers=headers,
             cookies=http.cookies,
-            content=call.body,
-            extensions={"call": call, "timeout": http.timeout.as_dict()},
+            content=self._content(call),
+            extensions={"call": call, "timeout": timeout},
         )
 
+    def _content(self, call: Call[Any]) -> Any:
+        return call.body.pieces() if call.body else None
+
     def _read(self, call: Call[T], response: httpx.Response) -> T:
+        if date := response.headers.get("date"):
+            self._dated = date, time.monotonic()
         answered = self.throttle.has_answered
         return read_response(call, response, self.settings, has_answered=answered, redact=self._redact)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batches.api import endpoints
-from airflow_provider_batches.api.endpoints import Call, check_batch_id
+from airflow_provider_batches.api import bodies, endpoints
+from airflow_provider_batches.api.endpoints import check_batch_id
 from airflow_provider_batches.api.errors import InvalidArgumentError
 from airflow_provider_batches.api.models import BatchPage, BatchRequest, DeletedBatch, MessageBatch
 
@@ -51,9 +51,23 @@ def test_the_batchs_state_explains_a_refused_change_or_read():
     assert [name for name, call in CALLS.items() if call.depends_on_state] == ["cancel", "delete", "results"]
 
 
-@pytest.mark.parametrize(("body", "hashed"), [(None, b""), (b"x", b"x")])
-def test_a_call_has_the_hash_of_its_body_for_who_signs_it(body, hashed):
-    assert Call("a", "POST", "/", None, body=body).body_sha256 == sha256(hashed).hexdigest()
+@pytest.mark.parametrize("call", [endpoints.create([REQUEST]), endpoints.retrieve("b")], ids=["body", "none"])
+def test_a_call_has_the_size_and_the_hash_of_its_body(call):
+    body = call.body.read() if call.body else b""
+
+    assert call.body_sha256 == sha256(body).hexdigest()
+    assert call.body is None or call.body.size == len(body)
+
+
+def test_a_large_body_is_kept_in_a_file(monkeypatch):
+    monkeypatch.setattr(bodies, "_IN_MEMORY", 100)
+    monkeypatch.setattr(bodies, "_PIECE", 64)
+    requests = [{"custom_id": str(i), "params": {"x": "y" * 50}} for i in range(5)]
+    body = endpoints.create(requests).body
+
+    for _ in range(2):  # each attempt has its own pieces
+        assert json.loads(body.read()) == {"requests": requests}
+    assert max(map(len, body.pieces())) == 64
 
 
 class TestABatchID:
@@ -158,17 +172,17 @@ class TestCreate:
         )
     )
     def test_sends_the_requests_unchanged(self, requests):
-        assert json.loads(endpoints.create(requests).body) == {"requests": requests}
+        assert json.loads(endpoints.create(requests).body.read()) == {"requests": requests}
 
     def test_takes_models_too(self):
-        assert json.loads(endpoints.create([BatchRequest(**REQUEST)]).body) == {"requests": [REQUEST]}
+        assert json.loads(endpoints.create([BatchRequest(**REQUEST)]).body.read()) == {"requests": [REQUEST]}
 
     def test_takes_a_generator(self):
-        body = endpoints.create({"custom_id": str(i), "params": {}} for i in range(3)).body
+        body = endpoints.create({"custom_id": str(i), "params": {}} for i in range(3)).body.read()
         assert [request["custom_id"] for request in json.loads(body)["requests"]] == ["0", "1", "2"]
 
     def test_keeps_fields_it_does_not_know(self):
-        assert json.loads(endpoints.create([{**REQUEST, "priority": 1}]).body)["requests"][0]["priority"] == 1
+        assert json.loads(endpoints.create([{**REQUEST, "priority": 1}]).body.read())["requests"][0]["priority"] == 1
 
     @pytest.mark.parametrize("requests", ["text", b"bytes", REQUEST, None, 5])
     def test_of_something_that_is_not_a_list_is_refused_with_its_type(self, requests):
@@ -212,32 +226,32 @@ class TestCreate:
             endpoints.create([])
 
     def test_of_as_many_requests_as_a_batch_holds_is_taken(self, monkeypatch):
-        monkeypatch.setattr(endpoints, "MAX_REQUESTS", 3)
+        monkeypatch.setattr(bodies, "MAX_REQUESTS", 3)
         requests = [{"custom_id": str(i), "params": {}} for i in range(3)]
-        assert len(json.loads(endpoints.create(requests).body)["requests"]) == 3
+        assert len(json.loads(endpoints.create(requests).body.read())["requests"]) == 3
 
     def test_of_one_request_more_is_refused(self, monkeypatch):
-        monkeypatch.setattr(endpoints, "MAX_REQUESTS", 3)
+        monkeypatch.setattr(bodies, "MAX_REQUESTS", 3)
         with pytest.raises(InvalidArgumentError, match="got more than 3"):
             endpoints.create({"custom_id": str(i), "params": {}} for i in range(4))
 
     def test_of_far_too_many_is_refused_before_all_are_read(self, monkeypatch):
-        monkeypatch.setattr(endpoints, "MAX_REQUESTS", 3)
+        monkeypatch.setattr(bodies, "MAX_REQUESTS", 3)
         requests = ({"custom_id": str(i), "params": {}} for i in range(100))
         with pytest.raises(InvalidArgumentError):
             endpoints.create(requests)
         assert next(requests)["custom_id"] == "4"
 
     def test_of_as_many_bytes_as_a_batch_holds_is_taken(self, monkeypatch):
-        size = len(endpoints.create([REQUEST]).body)
-        monkeypatch.setattr(endpoints, "MAX_BYTES", size)
-        assert len(endpoints.create([REQUEST]).body) == size
+        size = len(endpoints.create([REQUEST]).body.read())
+        monkeypatch.setattr(bodies, "MAX_BYTES", size)
+        assert len(endpoints.create([REQUEST]).body.read()) == size
 
     def test_of_one_byte_more_is_refused(self, monkeypatch):
-        size = len(endpoints.create([REQUEST]).body)
-        monkeypatch.setattr(endpoints, "MAX_BYTES", size - 1)
-        with pytest.raises(InvalidArgumentError, match=f"{size} bytes"):
+        size = len(endpoints.create([REQUEST]).body.read())
+        monkeypatch.setattr(bodies, "MAX_BYTES", size - 1)
+        with pytest.raises(InvalidArgumentError, match=f"more than {size - 1} bytes"):
             endpoints.create([REQUEST])
 
     def test_has_the_limits_of_the_reference(self):
-        assert (endpoints.MAX_REQUESTS, endpoints.MAX_BYTES) == (100_000, 256 * 1024 * 1024)
+        assert (bodies.MAX_REQUESTS, bodies.MAX_BYTES) == (100_000, 256_000_000)

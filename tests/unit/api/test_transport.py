@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import ssl
 from itertools import pairwise
 
@@ -53,6 +54,18 @@ class TestTheHTTPClient:
         assert kind(settings(timeout=timeout))._http.timeout == httpx.Timeout(timeout, connect=connect)
 
 
+CREATE = endpoints.create([{"custom_id": "a", "params": {}}])
+
+
+def content(request):
+    """Return a request's body, which an async client streams asynchronously."""
+
+    async def read():
+        return b"".join([piece async for piece in request.stream])
+
+    return b"".join(request.stream) if isinstance(request.stream, httpx.SyncByteStream) else asyncio.run(read())
+
+
 class TestARequest:
     @pytest.mark.parametrize(
         "call",
@@ -63,7 +76,7 @@ class TestARequest:
             endpoints.cancel("b"),
             endpoints.delete("b"),
             endpoints.results("b"),
-            endpoints.create([{"custom_id": "a", "params": {}}]),
+            CREATE,
         ],
         ids=lambda call: f"{call.method} {call.path[20:]}",
     )
@@ -76,13 +89,28 @@ class TestARequest:
             call.method,
             call.path,
             params=call.params or None,
-            content=call.body,
+            content=call.body and call.body.read(),
             headers={"content-type": "application/json"} if call.body else None,
         )
         built = client._request(call, client._http)
-        assert (built.method, built.url, built.read()) == (expected.method, expected.url, expected.read())
+        assert (built.method, built.url) == (expected.method, expected.url)
         assert sorted(built.headers.multi_items()) == sorted(expected.headers.multi_items())
+        assert content(built) == expected.read()
         assert built.extensions == {**expected.extensions, "call": call}
+
+    @pytest.mark.parametrize(("timeout", "seconds"), [(60, 600.0), (900, 900.0)])
+    def test_of_a_large_create_waits_ten_minutes_for_the_answer(self, timeout, seconds):
+        client = BatchesClient(settings(timeout=timeout))
+        large = endpoints.create([{"custom_id": "a", "params": {"x": "y" * 1024 * 1024}}])
+        assert client._request(large, client._http).extensions["timeout"]["read"] == seconds
+
+    @CLIENTS
+    def test_streams_its_body_once(self, kind):
+        client = kind(settings())
+        built = client._request(CREATE, client._http)
+        content(built)
+        with pytest.raises(httpx.StreamConsumed):
+            content(built)
 
 
 class TestNoAnswer:
