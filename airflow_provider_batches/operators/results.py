@@ -11,7 +11,8 @@ from airflow_provider_batches._base import BatchTask, airflow_errors
 from airflow_provider_batches._compat import AirflowFailException, AirflowSkipException, task_ids
 from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.results.saving import Saver
-from airflow_provider_batches.storage.folder import Folder, check_uri
+from airflow_provider_batches.storage.folder import Folder
+from airflow_provider_batches.storage.uris import check_uri
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath

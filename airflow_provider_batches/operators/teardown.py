@@ -20,7 +20,8 @@ from airflow_provider_batches.api import BatchesClient, InvalidArgumentError, Me
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT
 from airflow_provider_batches.operators._selecting import SelectingOperator
 from airflow_provider_batches.results.saving import Saver, StoppedError
-from airflow_provider_batches.storage.folder import Folder, check_uri
+from airflow_provider_batches.storage.folder import Folder
+from airflow_provider_batches.storage.uris import check_uri
 from airflow_provider_batches.teardown.job import Teardown
 from airflow_provider_batches.teardown.record import FullRecord, Record, Tally
 from airflow_provider_batches.waiting.thread import run_in_thread

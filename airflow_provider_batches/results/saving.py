@@ -182,7 +182,7 @@ class Saver:
         claim = json.dumps({"batch": batch.snapshot(), "task": self._task, "missing": None, **_UNSAVED}).encode()
         before = self.folder.read(file)
         try:
-            self.folder.write(file, claim, new=True)
+            self.folder.create(file, claim)
         except FileExistsError:
             if self._record(batch.id) is None:
                 self.folder.write(file, claim)

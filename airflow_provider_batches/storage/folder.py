@@ -17,8 +17,8 @@ from threading import Thread
 from typing import BinaryIO
 from uuid import uuid4
 
-from airflow_provider_batches._arguments import is_template
 from airflow_provider_batches.api.errors import BatchesError, InvalidArgumentError, shown
+from airflow_provider_batches.storage.uris import check_uri
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +95,14 @@ class Folder:
         """Return the address of a file, for people and for ObjectStoragePath."""
         return str(self._path / name)
 
-    def probe(self) -> None:
+    def subfolder(self, name: str) -> Folder:
+        """Return a folder inside this one."""
+        return Folder(self.uri(name), self._argument)
+
+    def probe(self, *, creates: bool = False) -> None:
         """Write a small file, read it back, and remove it.
 
+        :param creates: Whether to check that `create` refuses a file that exists. Default False.
         :raises StorageError: The store did not do so within 30 s.
         """
         failed: list[BaseException] = [StorageError(f"{self._argument}: {self._path} did not answer within 30 s.")]
@@ -110,6 +115,8 @@ class Folder:
                 if self.read(".probe") not in (b"ok", None):
                     raise StorageError(f"{self._argument}: {self._path} does not return what was written.")
                 self._remove(self._in(".probe"))
+                if creates:
+                    self._probe_create(f".probe-{uuid4().hex}")
                 failed.clear()
             except BaseException as error:
                 failed[:] = [error]
@@ -119,6 +126,58 @@ class Folder:
         thread.join(_PROBE_SECONDS)
         for error in failed:
             raise error
+
+    def _probe_create(self, name: str) -> None:
+        self.create(name, b"ok")
+        try:
+            self.create(name, b"ok")
+        except FileExistsError:
+            return
+        finally:
+            self._remove(self._in(name))
+        raise StorageError(
+            f"{self._argument}: {self._path} replaces files that exist, instead of refusing to create them. Use a "
+            "local folder, S3, Google Cloud Storage or Azure, with a current version of its fsspec package."
+        )
+
+    def names(self) -> list[str]:
+        """Return the names of the files in this folder, regardless of what is cached about it."""
+        folder = self._in("").rstrip("/")
+        with self._errors("list", ""):
+            self._fs.invalidate_cache(folder)
+            try:
+                paths = self._fs.ls(folder, detail=False)
+            except FileNotFoundError:
+                return []
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write a small file that must not exist yet. It appears whole.
+
+        :raises FileExistsError: It exists already.
+        """
+        path = self._in(name)
+        with self._errors("create", name, FileExistsError):
+            if not self._local:
+                try:
+                    with self._open(path, "xb") as file:
+                        file.write(data)
+                except Exception as error:
+                    # Not every store says why it refused.
+                    if isinstance(error, FileExistsError) or not self._fs.exists(path):
+                        raise
+                    raise FileExistsError(path) from error
+                return
+            # Unlike a rename, a link fails if the file exists.
+            part = self._in(f".{name}.{uuid4().hex}.part")
+            try:
+                with self._open(part) as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.link(part, path)
+            finally:
+                self._remove(part)
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file, None if there is none."""
@@ -152,8 +211,15 @@ class Folder:
                     os.close(handle)
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[BinaryIO]:
-        """Write a file that appears under its name once it is whole, and not at all after an error."""
+    def writing(self, name: str, *, whole: bool = True) -> Iterator[BinaryIO]:
+        """Write a file that appears under its name once it is whole, and not at all after an error.
+
+        :param whole: False: the file may appear before it is whole, which saves some stores a copy. Default True.
+        """
+        if not whole:
+            with self._errors("write", name), self._open(self._in(name)) as file:
+                yield file
+            return
         folder, slash, last = name.rpartition("/")
         part = self._in(f"{folder}{slash}.{last}.{uuid4().hex}.part")
         with self._errors("write", name):
@@ -166,18 +232,10 @@ class Folder:
                     self._fs.rm_file(part)
                 raise
 
-    def write(self, name: str, data: bytes, *, new: bool = False) -> None:
-        """Write a small file.
-
-        :param new: Whether the file must not exist yet. Only local folders can tell; others replace it. Default False.
-        :raises FileExistsError: It exists already.
-        """
-        if new and self._local:
-            with self._errors("write", name, FileExistsError), self._open(self._in(name), "xb") as file:
-                file.write(data)
-        else:
-            with self.writing(name) as file:
-                file.write(data)
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file, and replace one that exists."""
+        with self.writing(name) as file:
+            file.write(data)
 
     def remove(self, name: str) -> None:
         """Remove a file."""
@@ -281,36 +339,3 @@ def digest(chunks: Iterable[bytes], write: Callable[[bytearray], object] = lambd
     finally:
         thread.shutdown(cancel_futures=True)
     return size, sha256.hexdigest()
-
-
-def check_uri(name: str, uri: object, *, rendered: bool = True) -> str:
-    """Return the address of a folder or file.
-
-    :param name: The argument, for the error.
-    :param rendered: Whether Airflow has rendered the argument. If not, what a template hides is not checked.
-    :raises InvalidArgumentError: It is not a URI or an absolute path, or does not lead where it seems to lead.
-    """
-    text = str(uri).strip()
-    if _is_relative(text, rendered):
-        rule = "be absolute, or it depends on where the worker was started: file:///data/results has three slashes"
-    elif not rendered and (is_template(uri) or is_template(text)):
-        return text
-    elif text in ("", "None") or not ("://" in text or text.startswith("/")):
-        rule = "be a URI like file:///data/results or s3://conn_id@bucket/results, or an absolute path"
-    elif text.lower().startswith("memory:"):
-        rule = "outlast this process, which memory:// does not"
-    elif ".." in text.split("/") or not text.isprintable():
-        # A Param that names a folder must not lead out of the folder above it.
-        rule = "have no '..' between slashes, and no line breaks or other characters that cannot be printed"
-    else:
-        return text
-    raise InvalidArgumentError(name, f"got {shown(uri)}; it must {rule}.")
-
-
-def _is_relative(text: str, rendered: bool) -> bool:
-    scheme, _, place = text.partition("://")
-    conn, slash, path = place.partition("/")
-    if scheme.lower() not in ("file", "local") or (not rendered and is_template(conn)):
-        return False
-    # ObjectStoragePath reads four slashes as a relative path, too.
-    return bool(conn.rpartition("@")[2]) or not slash or path.startswith("/")

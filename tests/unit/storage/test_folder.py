@@ -11,7 +11,8 @@ import pytest
 
 from airflow_provider_batches.api import InvalidArgumentError
 from airflow_provider_batches.storage import folder as storage
-from airflow_provider_batches.storage.folder import Folder, StorageError, check_uri, digest
+from airflow_provider_batches.storage.folder import Folder, StorageError, digest
+from airflow_provider_batches.storage.uris import check_uri
 
 
 class FullDisk(io.BytesIO):
