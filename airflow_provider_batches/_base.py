@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.sdk import BaseOperator
 
 from airflow_provider_batches._compat import AirflowException, AirflowFailException, conf
-from airflow_provider_batches.api import BatchesError
+from airflow_provider_batches.api import BatchesError, InvalidArgumentError
 from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.links.batches import BatchesConsoleLink
 from airflow_provider_batches.triggers.batches import FIRST_POLL, BatchEndedTrigger
@@ -37,11 +37,13 @@ WORKER_SECONDS = 4.0
 BACKSTOP = 300.0
 #: Whether Airflow makes all operators deferrable that can be.
 DEFAULT_DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
+#: The section of Airflow's configuration.
+SECTION = "message_batches"
 IF_DELETED = "If it was deleted on purpose, set ignore_if_missing=True."
 
 
 class BatchesOperator(BaseOperator):
-    """A task with a connection, its hook, and a way to defer until batches have ended."""
+    """A task with a connection, its hook, and its way of waiting until batches have ended."""
 
     operator_extra_links = (BatchesConsoleLink(),)
     ui_color = "#f3e5dc"
@@ -72,25 +74,6 @@ class BatchesOperator(BaseOperator):
             kwargs=kwargs,
             timeout=timedelta(seconds=end_time - now + BACKSTOP),
         )
-
-
-def refuse_without_effect(default_args: dict[str, Any] | None, name: str, needs: str) -> None:
-    """Refuse an option that has no effect as the task is, unless it is a default of several tasks.
-
-    :param needs: What it would have an effect with.
-    """
-    if name not in (default_args or {}):
-        raise ValueError(f"{name}: it has no effect without {needs}. Set that, too, or leave {name} out.")
-
-
-class BatchTask(BatchesOperator):
-    """A task on one batch or several: its fields, its XCom and its way of waiting."""
-
-    template_fields: Sequence[str] = ("batch_id", "conn_id")
-
-    def __init__(self, *, batch_id: BatchIds, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.batch_id: Any = batch_id
 
     def _push_batch(self, context: Context, snapshot: dict[str, Any] | None) -> None:
         if snapshot:
@@ -125,6 +108,25 @@ class BatchTask(BatchesOperator):
         self._defer(batch_id, end_time=end_time, poll_interval=interval, seen_since=seen, **options)
 
 
+def refuse_without_effect(default_args: dict[str, Any] | None, name: str, needs: str) -> None:
+    """Refuse an option that has no effect as the task is, unless it is a default of several tasks.
+
+    :param needs: What it would have an effect with.
+    """
+    if name not in (default_args or {}):
+        raise ValueError(f"{name}: it has no effect without {needs}. Set that, too, or leave {name} out.")
+
+
+class BatchTask(BatchesOperator):
+    """A task on one batch or several."""
+
+    template_fields: Sequence[str] = ("batch_id", "conn_id")
+
+    def __init__(self, *, batch_id: BatchIds, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batch_id: Any = batch_id
+
+
 @contextmanager
 def airflow_errors() -> Iterator[None]:
     """Turn the client's errors into Airflow's: if a retry cannot help, the task fails without its retries."""
@@ -152,3 +154,16 @@ def run_start(context: Context) -> datetime:
     now = datetime.now(timezone.utc)
     # `dag.test` also runs what is not due yet.
     return min(getattr(context.get("dag_run"), "run_after", now), now)
+
+
+def storage_folder(argument: str, subfolder: str) -> str:
+    """Return a folder in `[message_batches] storage_folder`.
+
+    :param argument: The argument that is not given, for the error.
+    """
+    folder = conf.get(SECTION, "storage_folder", fallback="").strip().rstrip("/")
+    if not folder:
+        raise InvalidArgumentError(
+            argument, "it is not given, and [message_batches] storage_folder is not set. Set one of them."
+        )
+    return f"{folder}/{subfolder}"

@@ -20,7 +20,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-batches",
         "name": integration,
-        "description": "Cancel, wait for and delete Anthropic message batches.",
+        "description": "Create, wait for, read, cancel and delete Anthropic message batches.",
         "versions": [__version__],
         "integrations": [
             {
@@ -30,9 +30,32 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": modules("hooks.batches"),
-        "operators": modules("operators.batches", "operators.results", "operators.teardown"),
+        "operators": modules("operators.batches", "operators.results", "operators.submit", "operators.teardown"),
         "sensors": modules("sensors.batches"),
         "triggers": modules("triggers.batches"),
+        "config": {
+            "message_batches": {
+                "description": "Message batches of Anthropic's API.",
+                "options": {
+                    "storage_folder": {
+                        "description": "A folder that all workers share: submissions are kept in `submissions`, and "
+                        "results saved in `results`, unless a task has a `path` of its own.",
+                        "version_added": __version__,
+                        "type": "string",
+                        "example": "s3://conn_id@bucket/message-batches",
+                        "default": "",
+                    },
+                    "settle_seconds": {
+                        "description": "Seconds after which a batch whose answer was lost, and which is not in the "
+                        "list of batches, was never created, so that its requests are sent again.",
+                        "version_added": __version__,
+                        "type": "float",
+                        "example": None,
+                        "default": "900",
+                    },
+                },
+            }
+        },
         "extra-links": [f"{package}.links.batches.BatchesConsoleLink"],
         "connection-types": [
             {

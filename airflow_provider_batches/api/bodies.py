@@ -28,7 +28,7 @@ _PIECE = 1024 * 1024
 _IN_MEMORY = 8 * 1024 * 1024
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
 # NaN is not JSON. A circular reference raises RecursionError.
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
+encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def encode_request(request: Mapping[str, Any] | BatchRequest, field: str) -> tup
     if not valid:
         raise _invalid(raw, field)
     try:
-        return custom_id, _encode(raw if isinstance(raw, dict) else dict(raw)).encode()
+        return custom_id, encode_json(raw if isinstance(raw, dict) else dict(raw)).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidArgumentError(
             f"{field}.params", f"cannot be encoded as JSON: {error} (custom_id: {custom_id!r})."

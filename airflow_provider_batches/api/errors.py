@@ -193,6 +193,12 @@ class BatchTimeoutError(BatchesError):
     retryable = True
 
 
+class StoppedError(BatchesError):
+    """The caller stopped the work before it was done."""
+
+    retryable = True
+
+
 def _remake(kind: type[BatchesError], args: tuple[Any, ...]) -> BatchesError:
     return kind.__new__(kind, *args)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_batches import api
 from airflow_provider_batches._arguments import read_batch_id
-from airflow_provider_batches._base import BatchTask, airflow_errors
+from airflow_provider_batches._base import BatchTask, airflow_errors, storage_folder
 from airflow_provider_batches._compat import AirflowFailException, AirflowSkipException, task_ids
 from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.results.saving import Saver
@@ -37,7 +37,8 @@ class SaveBatchResultsOperator(BatchTask):
     :param batch_id: The batch (templated).
     :param path: Folder for the files, or the file itself if it ends in `.jsonl`: any URI of ObjectStoragePath, such as
         `file:///data` or `s3://conn_id@bucket/results` (templated). In one run a file has the results of one batch: if
-        another task of the run has saved there, this one fails permanently.
+        another task of the run has saved there, this one fails permanently. Default: `results` in
+        `[message_batches] storage_folder`.
     :param conn_id: The connection (templated). Default `anthropic_default`.
     :param on_missing_results: What to do if the results are archived or there are none: `fail` (default), `skip` the
         task, or `ignore`.
@@ -49,23 +50,27 @@ class SaveBatchResultsOperator(BatchTask):
         self,
         *,
         batch_id: Templated[str],
-        path: Templated[str | ObjectStoragePath],
+        path: Templated[str | ObjectStoragePath] | None = None,
         conn_id: Templated[str] = BatchesHook.default_conn_name,
         on_missing_results: Literal["fail", "skip", "ignore"] = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(batch_id=batch_id, conn_id=conn_id, **kwargs)
         self.path: Any = path
+        # A template that renders to None is an error.
+        self._is_default = path is None
         self.on_missing_results = on_missing_results
         if on_missing_results not in _ON_MISSING:
             raise ValueError(f"on_missing_results: got {on_missing_results!r}; it must be one of fail, skip, ignore.")
-        check_uri("path", path, rendered=False)
+        if path is not None:
+            check_uri("path", path, rendered=False)
         self._stopped = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Save the results."""
         with airflow_errors():
-            batch_id, uri, name = read_batch_id(self.batch_id), check_uri("path", self.path), None
+            batch_id, name = read_batch_id(self.batch_id), None
+            uri = check_uri("path", storage_folder("path", "results") if self._is_default else self.path)
             if uri.endswith(".jsonl"):
                 folder, slash, name = uri.removesuffix(".jsonl").rpartition("/")
                 uri = folder + slash

@@ -17,9 +17,10 @@ from airflow_provider_batches._arguments import is_template, read_count, read_fl
 from airflow_provider_batches._base import WORKER_SECONDS, airflow_errors, is_retry, run_start, time_to_wait
 from airflow_provider_batches._compat import AirflowException, AirflowFailException, TaskMemory, task_ids
 from airflow_provider_batches.api import BatchesClient, InvalidArgumentError, MessageBatch, Throttle
+from airflow_provider_batches.api.errors import StoppedError
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT
 from airflow_provider_batches.operators._selecting import SelectingOperator
-from airflow_provider_batches.results.saving import Saver, StoppedError
+from airflow_provider_batches.results.saving import Saver
 from airflow_provider_batches.storage.folder import Folder
 from airflow_provider_batches.storage.uris import check_uri
 from airflow_provider_batches.teardown.job import Teardown

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from airflow_provider_batches import api
 from airflow_provider_batches.api.endpoints import check_batch_id
+from airflow_provider_batches.api.errors import StoppedError
 from airflow_provider_batches.api.evidence import Proof
 from airflow_provider_batches.api.retry import Retry
 from airflow_provider_batches.storage.folder import Folder, digest
@@ -33,12 +34,6 @@ _UNSAVED: dict[str, Any] = {"lines": None, "size": None, "sha256": None, "reques
 
 class SavedFileError(api.BatchesError):
     """A saved file is not what was written. Its batch must not be deleted."""
-
-    retryable = True
-
-
-class StoppedError(api.BatchesError):
-    """Airflow stopped the task."""
 
     retryable = True
 

@@ -17,10 +17,11 @@ from threading import Event, Thread
 from typing import Any, TypeVar
 
 from airflow_provider_batches.api import AsyncBatchesClient, BatchesClient, BatchesError, MessageBatch, NotFoundError
+from airflow_provider_batches.api.errors import StoppedError
 from airflow_provider_batches.api.evidence import Proof
 from airflow_provider_batches.api.models import read_batch
 from airflow_provider_batches.api.pager import Pager
-from airflow_provider_batches.results.saving import Saver, StoppedError
+from airflow_provider_batches.results.saving import Saver
 from airflow_provider_batches.teardown.record import Record
 from airflow_provider_batches.teardown.record import Tally as Tally
 from airflow_provider_batches.teardown.selection import Selection

@@ -1,0 +1,336 @@
+"""The operator that submits requests as message batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from functools import cached_property, partial
+from threading import Event
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_provider_batches._arguments import is_template, read_count, read_flag, read_seconds
+from airflow_provider_batches._base import (
+    BACKSTOP,
+    DEFAULT_DEFERRABLE,
+    SECTION,
+    BatchesOperator,
+    airflow_errors,
+    is_retry,
+    refuse_without_effect,
+    storage_folder,
+    time_to_wait,
+)
+from airflow_provider_batches._compat import AirflowFailException, AirflowSkipException, TaskMemory, conf, task_ids
+from airflow_provider_batches._on_kill import cancel_for_user
+from airflow_provider_batches.api import AsyncBatchesClient, InvalidArgumentError
+from airflow_provider_batches.api.bodies import MAX_BYTES, MAX_REQUESTS
+from airflow_provider_batches.hooks.batches import (
+    DEFAULT_POLL_INTERVAL,
+    DEFAULT_TIMEOUT,
+    BatchesHook,
+    raise_unless_ended,
+)
+from airflow_provider_batches.storage.folder import Folder
+from airflow_provider_batches.storage.uris import check_uri
+from airflow_provider_batches.submission.doubt import SETTLE_SECONDS
+from airflow_provider_batches.submission.job import Pending, Submission, UndecidedError
+from airflow_provider_batches.submission.ledger import Ledger, Plan, Summary
+from airflow_provider_batches.submission.planning import Planner
+from airflow_provider_batches.submission.requests import read_requests
+from airflow_provider_batches.submission.starting import NoRequestsError, Start, folder_name
+from airflow_provider_batches.waiting.outcome import Outcome, combine
+from airflow_provider_batches.waiting.thread import run_in_thread
+from airflow_provider_batches.waiting.wait import Wait
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context, ObjectStoragePath
+
+    from airflow_provider_batches._base import Templated
+    from airflow_provider_batches.api import BatchRequest
+
+    Requests = Iterable[Mapping[str, Any] | BatchRequest]
+
+#: Seconds for which `on_kill` may run. Airflow kills the process of a task five seconds after it asked it to end.
+KILL_SECONDS = 4.0
+_BEGUN = "submission"
+
+
+class SubmitBatchesOperator(BatchesOperator):
+    """Submits requests as message batches, each request exactly once.
+
+    Checks all requests, splits them into batches, and sends each batch once. The task can be retried, cleared or killed
+    at any point: what was sent is recorded in a folder, and a request whose answer was lost is looked for in the list
+    of batches before it is sent again. What cannot be promised is in docs/submit.md.
+
+    Returns the list of batch IDs. Pushes the XComs `created_batch_ids`, the batches created so far, and `submission`:
+    its `folder`, and what it holds (`requests`, `size` in bytes, `batches`, `models`, `max_tokens`).
+
+    See https://docs.claude.com/en/api/creating-message-batches.
+
+    :param requests: A list of `{"custom_id", "params"}` or the output of a task (templated); a callable that returns
+        them, and may take the context; or the URI of a `.jsonl` file, or of a folder of them. A `custom_id` has up to
+        55 characters and is unique. Data from a callable or a file is never rendered as a template.
+    :param path: Folder that all workers share, for the record of what was sent and the requests themselves. Local, S3,
+        Google Cloud Storage or Azure (templated). Default: `submissions` in `[message_batches] storage_folder`.
+    :param conn_id: The connection (templated). Default `anthropic_default`.
+    :param submission_id: Identifies the work: with the same ID, requests are submitted once, even across runs
+        (templated). Default: DAG, run, task and map index.
+    :param requests_per_batch: The most requests of a batch. Default 100,000.
+    :param bytes_per_batch: The most bytes of a batch. Default 256,000,000.
+    :param max_requests_total: The most requests of all batches; if there are more, nothing is sent. Default: no limit.
+    :param report_only: Whether to check and count the requests, and send nothing (templated). Default False.
+    :param on_empty: If there are no requests: `skip` the task (default), or `fail`.
+    :param on_doubt: If an answer was lost: `wait` until it is known whether the batch exists (default), or `fail`.
+    :param on_changed_input: If a cleared task finds other requests than it has sent: `fail` (default), or `submit`
+        them as well.
+    :param keep_requests: Whether to keep the files with the requests once all have been sent. Default True.
+    :param cancel_on_kill: Whether to cancel the batches when a user marks the running or deferred task as failed or
+        success. Default False: they keep running, and a cleared task returns them.
+    :param wait_for_completion: Whether to wait until all batches have ended. Default False.
+    :param deferrable: Whether to wait in the triggerer instead of on the worker. Default: Airflow's
+        `[operators] default_deferrable`.
+    :param poll_interval: Seconds (or timedelta) between polls; the first ones come sooner. Default 60.
+    :param timeout: Seconds (or timedelta) until the wait is given up. Default 25 hours. The batches are still running
+        then.
+    """
+
+    template_fields: Sequence[str] = ("requests", "path", "submission_id", "report_only", "conn_id")
+
+    def __init__(
+        self,
+        *,
+        requests: Templated[Requests | str | ObjectStoragePath] | Callable[..., Requests],
+        path: Templated[str | ObjectStoragePath] | None = None,
+        conn_id: Templated[str] = BatchesHook.default_conn_name,
+        submission_id: Templated[str] | None = None,
+        requests_per_batch: int = MAX_REQUESTS,
+        bytes_per_batch: int = MAX_BYTES,
+        max_requests_total: int | None = None,
+        report_only: Templated[bool | str] = False,
+        on_empty: Literal["skip", "fail"] = "skip",
+        on_doubt: Literal["wait", "fail"] = "wait",
+        on_changed_input: Literal["fail", "submit"] = "fail",
+        keep_requests: bool = True,
+        cancel_on_kill: bool = False,
+        wait_for_completion: bool = False,
+        deferrable: bool = DEFAULT_DEFERRABLE,
+        poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
+        timeout: float | timedelta = DEFAULT_TIMEOUT,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(conn_id=conn_id, **kwargs)
+        # Airflow would call a function in a template field, and store what it returns in the database.
+        self._function = requests if callable(requests) and not is_template(requests) else None
+        self.requests: Any = getattr(requests, "__qualname__", "function") if self._function else requests
+        self.path: Any = path
+        # A template that renders to None is an error.
+        self._is_default_path = path is None
+        if path is not None:
+            check_uri("path", path, rendered=False)
+        self.submission_id: Any = submission_id
+        self.report_only: Any = report_only
+        if not is_template(report_only):
+            read_flag("report_only", report_only)
+        self.requests_per_batch = _read_limit("requests_per_batch", requests_per_batch, MAX_REQUESTS)
+        self.bytes_per_batch = _read_limit("bytes_per_batch", bytes_per_batch, MAX_BYTES)
+        self.max_requests_total = (
+            None if max_requests_total is None else read_count("max_requests_total", max_requests_total)
+        )
+        self.on_empty = _read_choice("on_empty", on_empty, "skip", "fail")
+        self.on_doubt = _read_choice("on_doubt", on_doubt, "wait", "fail")
+        self.on_changed_input: Any = _read_choice("on_changed_input", on_changed_input, "fail", "submit")
+        self.keep_requests = read_flag("keep_requests", keep_requests)
+        self.cancel_on_kill = read_flag("cancel_on_kill", cancel_on_kill)
+        self.wait_for_completion = read_flag("wait_for_completion", wait_for_completion)
+        self.deferrable = read_flag("deferrable", deferrable)
+        self.poll_interval = read_seconds("poll_interval", poll_interval)
+        self.timeout = read_seconds("timeout", timeout)
+        waits = {"poll_interval": poll_interval != DEFAULT_POLL_INTERVAL, "timeout": timeout != DEFAULT_TIMEOUT}
+        for name, is_set in waits.items():
+            if is_set and not self.wait_for_completion:
+                refuse_without_effect(kwargs.get("default_args"), name, "wait_for_completion=True")
+        self._batch_ids: list[str] = []
+        self._ti: Any = None
+
+    def execute(self, context: Context) -> list[str]:
+        """Submit the requests."""
+        with airflow_errors():
+            try:
+                if read_flag("report_only", self.report_only):
+                    summary = self._planner(context, None).read(self._read(context))
+                    self._report(context, None, summary)
+                    return []
+                plan = self._plan(context)
+            except NoRequestsError as error:
+                raise (AirflowSkipException if self.on_empty == "skip" else AirflowFailException)(str(error)) from None
+            submission = self._submission(context, plan)
+            if is_retry(self, context) and (lost := submission.lost()):
+                named = ", ".join(f"{batch_id} ({why})" for batch_id, why in lost.items())
+                raise AirflowFailException(
+                    f"Batches of this task will have no results: {named}. They are not submitted again by a retry. Set "
+                    "another submission_id to submit all requests again."
+                )
+            return self._advance(context, submission)
+
+    def execute_complete(self, context: Context, event: Any = None) -> list[str]:
+        """Continue after a wait in the triggerer."""
+        with airflow_errors():
+            plan = self._ledger(context).plan(self._ledger(context).records().plan)
+            submission = self._submission(context, plan)
+            outcome = Outcome.from_event(event) if isinstance(event, dict) and "status" in event else None
+            return self._advance(context, submission, outcome)
+
+    def on_kill(self) -> None:
+        """Send nothing more; cancel the batches if requested and if a user marked the task."""
+        self._stop.set()
+        if not (self.cancel_on_kill and self._batch_ids):
+            return
+
+        async def connect() -> AsyncBatchesClient:
+            return AsyncBatchesClient(self.hook.settings)
+
+        try:
+            work = cancel_for_user(self._ti, self._batch_ids, connect, self.log, KILL_SECONDS)
+            run_in_thread(work, KILL_SECONDS + 1)
+        except Exception as error:
+            # The task's own code is interrupted here, and must not see it.
+            self.log.warning("The task is being ended, and its batches are not canceled: %s", error)
+
+    @cached_property
+    def _stop(self) -> Event:
+        # Not in `__init__`: Airflow copies operators, and an Event cannot be copied.
+        return Event()
+
+    def _submission_id(self, context: Context) -> str:
+        if self.submission_id is None:
+            return ".".join(task_ids(context))
+        if not isinstance(self.submission_id, str) or self.submission_id.strip() in ("", "None"):
+            raise InvalidArgumentError("submission_id", f"got {self.submission_id!r}; it must be a text, not empty.")
+        return self.submission_id
+
+    def _ledger(self, context: Context) -> Ledger:
+        path = storage_folder("path", "submissions") if self._is_default_path else self.path
+        return Ledger(Folder(path).subfolder(folder_name(self._submission_id(context))))
+
+    def _planner(self, context: Context, folder: Folder | None) -> Planner:
+        limits = (self.requests_per_batch, self.bytes_per_batch, self.max_requests_total)
+        return Planner(self._submission_id(context), folder, *limits)
+
+    def _read(self, context: Context) -> Any:
+        return read_requests(self._function or self.requests, context)
+
+    def _plan(self, context: Context) -> Plan:
+        """Return the plan of this task, which is made if there is none. A retry never reads the requests again."""
+        ledger = self._ledger(context)
+        # Without a run, as in a test that calls `execute`, there is no retry to remember anything for.
+        memory = TaskMemory(context) if context.get("dag_run") else None
+        uri = ledger.folder.uri("")
+        has_begun = bool(memory and memory.get(_BEGUN) == uri)
+        start = Start(
+            self.hook.get_conn(), ledger, self._planner(context, ledger.folder), self.on_changed_input, has_begun
+        )
+        plan = start.existing() if is_retry(self, context) else None
+        if plan is None:
+            plan = start.plan(self._read(context), lambda summary: self._report(context, ledger.folder, summary))
+        if memory and not has_begun:
+            memory.set(_BEGUN, uri)
+        return plan
+
+    def _submission(self, context: Context, plan: Plan) -> Submission:
+        self._ti = context["ti"]
+
+        def on_batch(batch_ids: list[str]) -> None:
+            self._batch_ids = batch_ids
+            self._ti.xcom_push(key="created_batch_ids", value=batch_ids)
+
+        submission = Submission(
+            self.hook.get_conn(),
+            self._ledger(context),
+            plan,
+            conf.getfloat(SECTION, "settle_seconds", fallback=SETTLE_SECONDS),
+            self._stop.is_set,
+            on_batch,
+        )
+        if batch_ids := submission.batch_ids():
+            self.log.info("Submitted already: %d of %d batches", len(batch_ids), len(plan.chunks))
+            on_batch(batch_ids)
+        return submission
+
+    def _report(self, context: Context, folder: Folder | None, summary: Summary) -> None:
+        about = {
+            "folder": folder.uri("") if folder else None,
+            "requests": summary.requests,
+            "size": summary.size,
+            "models": summary.models,
+            "max_tokens": summary.max_tokens,
+        }
+        context["ti"].xcom_push(key="submission", value=about)
+        for model, count in summary.models.items():
+            tokens = summary.max_tokens[model]
+            self.log.info("%s: %d requests, at most %d output tokens", model, count, tokens)
+        text = "This is a report only: nothing is sent. " if folder is None else ""
+        self.log.info("%sRequests: %d, %.1f MB", text, summary.requests, summary.size / 1e6)
+
+    def _advance(self, context: Context, submission: Submission, outcome: Outcome | None = None) -> list[str]:
+        """Send what is left, wait if requested, and return the batches.
+
+        :param outcome: How a wait in the triggerer ended.
+        """
+        while pending := submission.advance():
+            if self.on_doubt == "fail":
+                raise UndecidedError(f"{pending.text} on_doubt is 'fail'. A retry looks again.")
+            self.log.warning(pending.text)
+            self._wait_for(pending)
+        batch_ids = submission.batch_ids()
+        if not self.keep_requests:
+            submission.remove_requests()
+        if not self.wait_for_completion:
+            return batch_ids
+        if outcome is None or outcome.batch_id != batch_ids:
+            outcome = self._wait_for_all(batch_ids)
+        raise_unless_ended(outcome)
+        self.log.info(outcome.message)
+        return batch_ids
+
+    def _wait_for(self, pending: Pending) -> None:
+        """Wait until a doubt can be settled: in the triggerer, or on the worker."""
+        end_time = time.time() + DEFAULT_TIMEOUT
+        if pending.batch_ids and self.deferrable:
+            # The candidates may be another team's, so they are only watched.
+            self._defer(pending.batch_ids, end_time=end_time, poll_interval=60.0, ignore_if_missing=True)
+        elif pending.batch_ids:
+            self._wait(self._waits(pending.batch_ids, end_time, confirm=True), None, lambda outcome: False)
+        elif self.deferrable:
+            from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+            moment = datetime.now(timezone.utc) + timedelta(seconds=pending.seconds)
+            timeout = timedelta(seconds=pending.seconds + BACKSTOP)
+            self.defer(trigger=DateTimeTrigger(moment), method_name="execute_complete", timeout=timeout)
+        else:
+            self._stop.wait(pending.seconds)
+
+    def _wait_for_all(self, batch_ids: list[str]) -> Outcome:
+        end_time = time.time() + time_to_wait(self, self.timeout)
+        waits = self._waits(batch_ids, end_time)
+        options = {"cancel_on_kill": self.cancel_on_kill}
+        leave = partial(self._leave_to_triggerer, batch_ids, waits, **options) if self.deferrable else None
+        return combine(batch_ids, self._wait(waits, leave))
+
+    def _waits(self, batch_ids: list[str], end_time: float, *, confirm: bool = False) -> list[Wait]:
+        now = time.time()
+        make = partial(Wait, poll_interval=self.poll_interval, start_time=now, end_time=end_time, confirm=confirm)
+        return [make(batch_id) for batch_id in batch_ids]
+
+
+def _read_limit(name: str, value: object, most: int) -> int:
+    number = read_count(name, value)
+    if number > most:
+        raise InvalidArgumentError(name, f"got {number}; a batch has at most {most:,}.")
+    return number
+
+
+def _read_choice(name: str, value: str, *choices: str) -> str:
+    if value not in choices:
+        raise InvalidArgumentError(name, f"got {value!r}; it must be one of {', '.join(choices)}.")
+    return value
