@@ -232,9 +232,10 @@ class SubmitBatchesOperator(BatchesOperator):
         )
         plan = start.existing() if is_retry(self, context) else None
         if plan is None:
-            plan = start.plan(self._read(context), lambda summary: self._report(context, ledger.folder, summary))
+            plan = start.plan(self._read(context), lambda summary: None)
         if memory and not has_begun:
             memory.set(_BEGUN, uri)
+        self._report(context, ledger.folder, plan.summary)
         return plan
 
     def _submission(self, context: Context, plan: Plan) -> Submission:

@@ -25,7 +25,14 @@ PROGRESS_SECONDS = 30.0
 
 
 class Withheld(Exception):
-    """The last bytes of a request body were not sent, so no batch was created."""
+    """The last bytes of a request body were not sent, so no batch was created.
+
+    :param error: The error that prevented it. An attribute, because httpcore removes the cause of an exception.
+    """
+
+    def __init__(self, reason: str, error: BatchesError | None = None) -> None:
+        super().__init__(reason)
+        self.error = error
 
 
 def check_address(client: BatchesClient, plan: Plan) -> None:
@@ -105,9 +112,7 @@ class _Attempt:
             batch = sender.client.create_once(Body(self._chunk.size, self._chunk.sha256, self._pieces))
         except Withheld as reason:
             self._void(str(reason))
-            if isinstance(reason.__cause__, BatchesError):
-                raise reason.__cause__ from None
-            raise
+            raise (reason.error or reason) from None
         except BatchesError as error:
             if not self._claimed:
                 raise
@@ -135,7 +140,7 @@ class _Attempt:
             yield from self._body()
         except BatchesError as error:
             # Not one of the API's, which the client counts.
-            raise Withheld(str(error)) from error
+            raise Withheld(str(error), error) from error
 
     def _body(self) -> Iterator[bytes]:
         """Yield the request body. The claim stands in the ledger before the last piece."""

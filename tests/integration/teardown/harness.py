@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -75,19 +76,22 @@ class Task:
     def run(self) -> Any:
         """Run one try to its end, triggers included."""
         self.tries += 1
-        try:
-            return self._process().execute(self._context())
-        except TaskDeferred as deferred:
-            stored = json.loads(json.dumps(deferred.trigger.serialize()))
-            kwargs = json.loads(json.dumps(deferred.kwargs))
-            self.deferrals.append(stored[1])
-            self.while_deferred()
-            for _ in range(self.restarts):
-                asyncio.run(_fire_for(stored, 0.03))
-            event = asyncio.run(_fire(stored))
-            self.events.append(event)
-            self.before_resuming()
-            return self._process().resume_execution(deferred.method_name, {**kwargs, "event": event}, self._context())
+        step: Callable[[], Any] = partial(self._process().execute, self._context())
+        while True:
+            try:
+                return step()
+            except TaskDeferred as deferred:
+                stored = json.loads(json.dumps(deferred.trigger.serialize(), default=str))
+                kwargs = json.loads(json.dumps(deferred.kwargs or {}))
+                self.deferrals.append(stored[1])
+                self.while_deferred()
+                for _ in range(self.restarts):
+                    asyncio.run(_fire_for(stored, 0.03))
+                event = asyncio.run(_fire(stored))
+                self.events.append(event)
+                self.before_resuming()
+                given = {**kwargs, "event": event}
+                step = partial(self._process().resume_execution, deferred.method_name, given, self._context())
 
     def _process(self) -> Any:
         task = self._operator(task_id="teardown", **self._kwargs)
@@ -114,7 +118,7 @@ async def _fire(stored: Any) -> Any:
     in_triggerer.set()
     try:
         async for event in trigger.run():
-            return json.loads(json.dumps(event.payload))
+            return json.loads(json.dumps(event.payload, default=str))
     finally:
         in_triggerer.clear()
 
