@@ -57,7 +57,7 @@ def register(name: str, environment: Environment) -> None:
             session.run("python", "-m", "pytest", *session.posargs)
             return
         RECORDS.mkdir(parents=True, exist_ok=True)
-        # An Airflow 3.0 makes its API anew for each task of a DAG test, which takes seconds.
+        # Airflow 3.0 creates its API for each task of a DAG test, which takes seconds.
         options = ["-n", "2", "--no-loadscope-reorder", "--quiet", "--timeout=600", f"--junit-xml={report_of(name)}"]
         # docs/compatibility.md is made from these runs.
         options.append("--deselect=tests/unit/test_project.py::TestThePage")

@@ -1,4 +1,4 @@
-"""What Airflow is told about this package."""
+"""The provider's metadata for Airflow."""
 
 from __future__ import annotations
 

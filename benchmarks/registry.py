@@ -40,7 +40,7 @@ class Case:
     :param runs: How often it is run on each side.
     :param sides: Who takes part; `ours`, `official`, or a name that the module knows.
     :param skipped: Why a side does not take part, by side.
-    :param emulator: Options of the emulator, which is started anew for each run.
+    :param emulator: Options of the emulator, which is started for each run.
     :param warm_up: Whether a first run of each side is thrown away.
     """
 
@@ -143,7 +143,7 @@ CASES: list[Case] = [
             Row("refused", "requests refused (429)", "", 0),
             Row("requests", "requests"),
             Row("failed", "waits that ended with an error", "", 0),
-            Row("unnoticed", "waits still going on after 2 minutes", "", 0),
+            Row("unnoticed", "waits still running after 2 minutes", "", 0),
         ),
         {"kind": "limited", "count": 300, "seconds": 30, "cap": 120},
         runs=2,

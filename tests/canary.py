@@ -29,7 +29,7 @@ _FORMS = _forms()
 
 
 def found_in(text: str | bytes) -> list[str]:
-    """Return some of the places where a text holds parts of the secrets: as they are, in base64 or in hex."""
+    """Return some of the places where a text holds parts of the secrets: plain, in base64 or in hex."""
     data = text.encode() if isinstance(text, str) else text
     places = [at for form in _FORMS if (at := data.find(form)) >= 0]
     return [data[max(0, at - 80) : at + 80].decode(errors="replace") for at in places[:5]]

@@ -57,7 +57,7 @@ def server_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no worker is left alone with it in the end."""
+    """Begin with what takes longest, so that no worker is left alone with it."""
     for item in items:
         if "run_dag" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.feature("dag_test"))

@@ -58,7 +58,7 @@ async def read_body(receive: Receive, max_bytes: int, seconds: float) -> bytearr
 
 
 async def send_answer(send: Send, answer: Answer, cut_after: int | None = None, cut_cleanly: bool = False) -> bool:
-    """Send an answer; return False if it was cut short and the connection has to be closed."""
+    """Send an answer; return False if it is incomplete and the connection must be closed."""
     streamed = not isinstance(answer.body, bytes)
     headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
     if isinstance(answer.body, bytes) and answer.status not in (204, 304) and not cut_cleanly:

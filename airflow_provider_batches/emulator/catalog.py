@@ -41,7 +41,7 @@ CHARACTERS = 4
 def model(id_: str) -> dict[str, Any]:
     """Return the entry of a model.
 
-    :raises Refusal: there is none of this name.
+    :raises Refusal: no model has this name.
     """
     if id_ not in MODELS:
         raise Refusal(404, f"model: {id_}")

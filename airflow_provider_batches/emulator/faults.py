@@ -47,7 +47,7 @@ class Fault:
     :param drop: no answer, the connection is closed.
     :param drop_after: short for ``drop`` and ``applied``.
     :param status: status code of the answer, with the API's JSON envelope unless the body says otherwise.
-    :param body: the answer's body as it is; empty for none (status 200 unless given).
+    :param body: the answer's body, unchanged; empty for none (status 200 unless given).
     :param html: the body is a proxy's HTML page, without ``request-id`` (status 502 unless given).
     :param gateway: who mints the error, without ``request-id``: ``envelope``, a gateway that answers in the API's
         format; ``openai``, one that answers in OpenAI's; ``text``, a router in plain text (status 404 unless given).

@@ -40,7 +40,7 @@ OTHER_RESULTS: dict[str, dict[str, Any]] = {"canceled": {"type": "canceled"}, "e
 
 
 def compact(value: object) -> str:
-    """Return JSON as the API writes it; of a lone surrogate, which is no UTF-8, the escape.
+    """Return JSON as the API writes it; a lone surrogate, which is not valid UTF-8, is escaped.
 
     :raises ValueError: it has NaN or an infinity.
     """

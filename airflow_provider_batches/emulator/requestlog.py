@@ -9,7 +9,7 @@ class LoggedRequest:
     """What is remembered of a request; secrets are not.
 
     ``endpoint`` is ``unknown`` for a path or method that the API does not have. ``auth`` tells how the key
-    came (``x-api-key``, ``bearer``, ``both`` or None). ``status`` is None where there was no answer (yet).
+    came (``x-api-key``, ``bearer``, ``both`` or None). ``status`` is None if there is no answer yet.
     """
 
     time: float

@@ -72,7 +72,7 @@ def seed(
 
 
 def spread(total: int, succeeded: int = 0, errored: int = 0, canceled: int = 0, expired: int = 0) -> str:
-    """Return how each request ends: those that err evenly among those that finish, the others behind them."""
+    """Return how each request ends: the errored ones evenly among those that finish, the rest after them."""
     done = total - canceled - expired
     kinds = ("se"[(i + 1) * errored // done > i * errored // done] for i in range(done)) if errored else "s" * done
     return "".join(kinds) + "c" * canceled + "x" * expired
@@ -87,10 +87,10 @@ def fill(
 ) -> None:
     """Set what a batch's requests are answered with, and how each ends.
 
-    :param answers: see `Emulator`; where there is none, a request gets what its own parameters ask for.
+    :param answers: see `Emulator`; without one, a request is answered as its own parameters ask.
     :param outcomes: how requests end, by custom ID.
     :param problems: what is wrong with the `params` of some requests, by their place; these end as errored.
-    :raises ValueError: an answer or an outcome is none.
+    :raises ValueError: an answer or an outcome is not valid.
     """
     problems = problems or {}
     models = [str(request.get("params", {}).get("model") or "claude-haiku-5-5") for request in requests]
@@ -104,7 +104,7 @@ def fill(
         outcome = outcomes.get(custom_id) if outcomes else None
         if outcome is not None:
             if outcome not in _LETTERS:
-                raise ValueError(f"outcomes: {outcome!r} is none of {', '.join(_LETTERS)}.")
+                raise ValueError(f"outcomes: {outcome!r} is not one of {', '.join(_LETTERS)}.")
             ends[i] = _LETTERS[outcome]
         answer: Answer = None
         if i in problems:

@@ -197,7 +197,7 @@ class Emulator:
     ) -> str:
         """Add a batch without HTTP and return its ID.
 
-        :param requests: how many, or a list of custom IDs or of requests as they are created with.
+        :param requests: how many, or a list of custom IDs, or of requests as in a create.
         :param id: its ID; by default a new one.
         :param status: ``in_progress`` (ends ``batch_seconds`` from now), ``canceling`` (ends ``cancel_seconds``
             from now, in an hour if that is 0), ``ended``, or None: what its age makes of it.
@@ -268,7 +268,7 @@ class Emulator:
             self._thread = None
 
     def close(self) -> None:
-        """Stop for good and close the state file."""
+        """Stop permanently and close the state file."""
         self.stop()
         self._store.close()
 

@@ -16,7 +16,7 @@ class Store:
     """All batches, newest first, and the journal that keeps them over a restart.
 
     Each change is appended to the journal as one line before it is answered, so a process that is killed at any
-    time loses nothing that a client was told.
+    time loses nothing that a client has received.
     """
 
     def __init__(self, clock: Clock, state: Path | None = None) -> None:
@@ -121,7 +121,7 @@ class Store:
         whole = 0
         with state.open("rb") as lines:
             for line in lines:
-                # A process killed in the middle of a write leaves half a line, which no client was told about.
+                # A process killed in the middle of a write leaves half a line, of which no client has received an answer.
                 if not line.endswith(b"\n"):
                     break
                 event, data = json.loads(line)

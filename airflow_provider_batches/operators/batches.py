@@ -48,7 +48,7 @@ class CancelBatchOperator(BatchTask):
 
     :param batch_id: The batch (templated).
     :param conn_id: The connection (templated). Default `anthropic_default`.
-    :param ignore_if_missing: Whether a batch that the API does not know is success. Default False.
+    :param ignore_if_missing: Whether a batch that was not found is success. Default False.
     :param wait_for_completion: Whether the task ends only once the batch has ended. Default False: it ends as soon
         as the API has accepted the cancel.
     :param deferrable: Whether `wait_for_completion` waits in the triggerer instead of on the worker. Default: Airflow's
@@ -136,7 +136,7 @@ class DeleteBatchOperator(BatchTask):
 
     :param batch_id: The batch (templated).
     :param conn_id: The connection (templated). Default `anthropic_default`.
-    :param ignore_if_missing: Whether a batch that the API does not know is success. Default False.
+    :param ignore_if_missing: Whether a batch that was not found is success. Default False.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class DeleteBatchOperator(BatchTask):
 class ListBatchesOperator(SelectingOperator):
     """Selects message batches by age and state, as TeardownBatchesOperator does, and returns their IDs, oldest first.
 
-    For tasks that are mapped over them: Airflow maps over 1,024 at most, so set a `limit`. Each try selects anew.
+    For tasks that are mapped over them: Airflow maps over 1,024 at most, so set a `limit`. Each try selects again.
 
     See https://docs.claude.com/en/api/listing-message-batches.
 

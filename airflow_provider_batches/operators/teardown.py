@@ -44,7 +44,7 @@ class TeardownBatchesOperator(SelectingOperator):
 
     Selects batches once, cancels those that are running, waits in the triggerer until all have ended, saves their
     results if requested, and deletes them. A batch that somebody else cancels, ends or deletes meanwhile is not an
-    error. A failure of one batch stops none of the others: the task fails at the end, naming each, and a retry does
+    error. If one batch fails, the remaining batches are still processed: the task fails at the end, naming each, and a retry does
     only what is left. If a cancel fails, the task fails immediately instead of waiting, because the batch is still
     running. The task outlasts an outage of the API, up to 15 minutes.
 
@@ -252,7 +252,7 @@ class TeardownBatchesOperator(SelectingOperator):
             raise InvalidArgumentError(
                 "older_than, created_before, statuses, limit, conn_id",
                 f"they have changed since this task selected its batches, from {', '.join(note['asked'])} to "
-                f"{', '.join(asked)}. Nothing is touched. Clear the task, and it selects anew.",
+                f"{', '.join(asked)}. Nothing is touched. Clear the task to select again.",
             )
         return True
 

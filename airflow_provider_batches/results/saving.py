@@ -26,7 +26,7 @@ from airflow_provider_batches.storage.folder import Folder, digest
 
 log = logging.getLogger(__name__)
 
-#: How often a stream that is cut short is read, in all.
+#: How often an incomplete stream is read, in all.
 _READS = 5
 #: What the record of a batch holds about results that are not saved.
 _UNSAVED: dict[str, Any] = {"lines": None, "size": None, "sha256": None, "request_id": None}
@@ -96,7 +96,7 @@ class Saver:
         """Return the batch's saved results. They are fetched unless they are saved already, and whole.
 
         :param batch: The batch, ended.
-        :raises ResultsTruncatedError: They were cut short each time they were read.
+        :raises ResultsTruncatedError: They were incomplete each time they were read.
         :raises InvalidArgumentError: The file belongs to another batch.
         """
         if saved := self.existing(batch.id):

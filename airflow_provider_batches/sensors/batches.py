@@ -69,7 +69,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     :param deferrable: Whether to wait in the triggerer instead of on the worker. Default: Airflow's
         `[operators] default_deferrable`.
     :param fail_on_partial_error: Whether errored or expired requests fail the task. Default False: a warning is logged.
-    :param ignore_if_missing: Whether a batch that the API does not know is success. Default False.
+    :param ignore_if_missing: Whether a batch that was not found is success. Default False.
     :param cancel_on_kill: Whether to cancel the batch when a user marks the running or deferred task, or its run, as
         failed or success. Default False: a sensor does not own the batch. A clear, a timeout, `dagrun_timeout`, a
         stopped worker or an API server that is away cancels nothing. A task that Airflow itself marks as failed, since

@@ -180,7 +180,7 @@ class _Places:
         self._hashes = [array("q") for _ in range(_BUCKETS)]
         self._numbers = [array("I") for _ in range(_BUCKETS)]
         self._count = 0
-        #: The first request of each source, which the others are counted from.
+        #: The number of the first request of each source, and the source.
         self._lines = array("I")
         self._sources: list[tuple[int, str]] = []
 

@@ -36,7 +36,7 @@ def read_requests(source: object, context: Mapping[str, Any]) -> Iterator[Locate
     :param source: A list or an iterable of requests, a callable that returns one, or the URI of a JSONL file or of a
         folder of them.
     :param context: The task's context, which is passed to a callable that takes an argument.
-    :raises InvalidArgumentError: The source is none of these.
+    :raises InvalidArgumentError: The source is of another kind.
     """
     if callable(source):
         source = _call(source, context)

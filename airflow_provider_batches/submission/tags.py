@@ -16,5 +16,5 @@ def make_tag(submission_id: str, plan_id: str, chunk: int) -> str:
 
 
 def original_id(custom_id: str) -> str:
-    """Return the `custom_id` of a submitted request as it was given: without its tag."""
+    """Return the `custom_id` of a submitted request without its tag, as the user gave it."""
     return custom_id[TAG + 1 :]

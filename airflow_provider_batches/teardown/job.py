@@ -62,7 +62,7 @@ class Teardown:
     #: What ended the job for all batches.
     fatal: BatchesError | None = field(default=None, init=False)
     _saves: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, SAVES), init=False)
-    #: The batches as they were last seen, and when the whole list was read, if it was.
+    #: The last state of each batch, and when the whole list was read, if it was.
     _seen: dict[str, MessageBatch] = field(default_factory=dict, init=False)
     _listed_at: float | None = field(default=None, init=False)
 
@@ -88,7 +88,7 @@ class Teardown:
         """Cancel what runs, save and delete what has ended.
 
         :param records: What is known of each batch; it is brought up to date.
-        :param selected: The batches as they were seen when they were selected.
+        :param selected: The batches, in the state in which they were selected.
         :param seconds: For how long batches that have not ended are polled.
         """
         self.records = {record.batch_id: record for record in records}
@@ -151,7 +151,7 @@ class Teardown:
         return self._learn(await self.client.find(record.batch_id, record.seen_at, confirm=True))
 
     async def _each(self, records: Iterable[Record], work: Callable[[Record], Awaitable[None]]) -> None:
-        """Do the work for each batch, a few at a time; a failure of one stops none of the others."""
+        """Do the work for each batch, a few at a time; if one fails, the remaining ones are still processed."""
         todo = iter(records)
 
         async def worker() -> None:

@@ -25,7 +25,7 @@ class Selection:
 
     :param batch_ids: The IDs, None if age and state select.
     :param before: Batches created at this time or later are not selected.
-    :param statuses: States that are selected, as they are at that moment.
+    :param statuses: States that are selected, at the time of the selection.
     :param limit: How many are selected at most, the oldest first. None: all.
     """
 
@@ -79,7 +79,7 @@ def read_selection(*, started: datetime | None = None, **arguments: object) -> S
             before = min(started - age, before or started)
         except OverflowError:
             raise InvalidArgumentError(
-                "older_than", f"{shown(arguments['older_than'])} ago there were no dates."
+                "older_than", f"{shown(arguments['older_than'])} ago is before the first date that exists."
             ) from None
     return Selection(
         before=before,

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(*, calm: bool) -> list[str]:
-    """Return what is not as it should be in the end."""
+    """Return what is wrong after the run."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="distributed-")))
         results = folder / "results"
@@ -150,7 +150,7 @@ def all_tries(scenario: Scenario) -> Iterator[dict[str, Any]]:
 
 
 def print_recovery(scenario: Scenario, tries: list[dict[str, Any]], requests: list[dict[str, Any]]) -> None:
-    """Print how long after each kill the work went on."""
+    """Print how long after each kill the work continued."""
     teardown = [each for each in tries if each["task_id"] == "teardown"]
     signs = {
         "scheduler": ("a task is queued", [_time(each["queued_when"]) for each in tries]),

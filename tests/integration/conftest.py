@@ -70,7 +70,7 @@ class TaskInstance:
 class Run:
     """How a task ended, and what it took."""
 
-    #: `success`, `skipped`, `failed` (for good) or `retry` (failed, and Airflow would try again).
+    #: `success`, `skipped`, `failed` (permanently) or `retry` (failed, and Airflow would try again).
     state: str
     value: Any = None
     error: BaseException | None = None
@@ -80,7 +80,7 @@ class Run:
     deferrals: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     deferral_timeouts: list[float] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
-    #: The task of each process that took part, as it was left.
+    #: The task of each process that took part.
     tasks: list[Any] = field(default_factory=list)
     triggers: list[Any] = field(default_factory=list)
 
@@ -197,7 +197,7 @@ def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     for proof, pauses in wait._DOUBTS.items():
         monkeypatch.setitem(wait._DOUBTS, proof, (DOUBT,) * len(pauses))
     set_everywhere(monkeypatch, "backoff", lambda *_: 0.0)
-    # A hold of no time is none.
+    # A hold of zero seconds does not hold.
     for name, value in {"backoff": lambda *_: 0.01, "FIRST_GAP": 0.001, "LAST_GAP": 0.002}.items():
         monkeypatch.setattr(throttle, name, value)
     set_everywhere(monkeypatch, "FIRST_POLL", FIRST_POLL)

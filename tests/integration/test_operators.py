@@ -19,7 +19,7 @@ DAY = 24 * 60 * 60
 SOON = 0.1
 POLL = 0.03
 every_behavior = pytest.mark.parametrize("behavior", list(Behavior.variants()), ids=str)
-#: Those that concern a batch that the API does not know.
+#: Those that concern a batch that is not found.
 behaviors_of_absence = pytest.mark.parametrize(
     "behavior",
     [Behavior(), Behavior(other_workspace=403), Behavior(delete_again=200), Behavior(delete_again=204)],

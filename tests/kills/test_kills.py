@@ -100,7 +100,7 @@ def waiting(airflow: RealAirflow, api: Emulator, request: pytest.FixtureRequest)
     wait = Waiting(airflow, api, dag_id, airflow.trigger_dag(dag_id, {"batch_id": batch_id}), batch_id)
     if dag_id.endswith("deferred"):
         airflow.wait_for_task(dag_id, wait.run_id, TASK, "deferred")
-        # The trigger has to run before it can be told that its task is over.
+        # The trigger must run before Airflow can tell it that its task is over.
         wait.wait_for_log("starting")
     else:
         airflow.wait_for_task(dag_id, wait.run_id, TASK, "running")

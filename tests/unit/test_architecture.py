@@ -54,7 +54,7 @@ LATER = {
     "get_provider_info": {"hooks"},
     "pytest_plugin": {"airflow", "sqlalchemy", "_compat", "emulator"},
 }
-#: Packages that are not named as they are imported.
+#: Packages whose name differs from the name that is imported.
 DISTRIBUTIONS = {"airflow": "apache-airflow"}
 #: Packages that are imported only where they are installed anyway: by pytest, and by an Airflow with the old form.
 UNDECLARED = {"pytest", "sqlalchemy", "wtforms"}

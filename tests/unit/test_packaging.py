@@ -1,4 +1,4 @@
-"""What Airflow and pip are told about this package is what is in it."""
+"""The metadata for Airflow and pip describes what is in the package."""
 
 from __future__ import annotations
 

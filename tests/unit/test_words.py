@@ -15,12 +15,12 @@ PHRASES = {
     r"(go|goes|went|going) on\b": "continue, is still running",
     r"for good\b": "permanently",
     r"(is|are|was|has|have|be) (told|heard)\b": "reported, received",
-    r"(made|make|makes|asked|asks|ask|looks|looked|sent) again\b": "retry, poll again, send another",
-    r"as (it is|they are|it was|they were)\b(?! (in|for|when|with|to))": "unchanged",
-    r"(is|are|was|were) (no|none)\b(?! (longer|one|more))": "is not a, there is none",
+    r"(made|make|makes|asked|asks|ask) again\b": "retry, poll again",
+    r"as (it is|they are|it was|they were)(?=[.,;:)]|$)": "unchanged",
+    r"(?<!here )(is|are|was|were) (no|none)\b(?! (longer|one|more))": "is not a",
     r"what(ever)? happened before": "regardless of upstream failures",
     r"on (its|the) way\b": "in transit, while rendering",
-    r"the others\b": "the remaining",
+    r"(none of )?the others (go|are|count|meet|stay)\b": "the remaining",
     r"takes Airflow": "requires Airflow",
     r"wants? to be": "requires",
     r"where (asked|it is set|there is|there are|nothing|one is)\b": "if",
@@ -33,7 +33,7 @@ PHRASES = {
     r"beside the point": "does not matter",
     r"cut short": "incomplete",
     r"nobody needs": "abandoned",
-    r"(does|do|did) not know\b": "was not found",
+    r"(API|list) (does|do|did) not know\b": "was not found",
 }
 
 

@@ -46,7 +46,7 @@ WAITS = {
     "cancel, deferrable": "the cancel operator in the triggerer",
     "several": "the sensor for several batches on its worker",
 }
-#: The ways that meet every fault; the others meet those of SMOKE.
+#: The ways that meet every fault; the remaining ways meet those of SMOKE.
 FULL_WAITS = ("poke", "several, deferrable")
 
 #: How long a fault lasts.
@@ -136,7 +136,7 @@ CALLS_LEGEND = {
         "first attempt has deleted it. This is success."
     ),
     "rereads the key": (
-        "The call is retried after 1, 3 and 6 s, each time with the connection read anew, because the key may have "
+        "The call is retried after 1, 3 and 6 s, each time with the connection read again, because the key may have "
         "been rotated. After {key_attempts} attempts over 10 s the error is raised."
     ),
     "checks": (
@@ -167,7 +167,7 @@ WAITS_LEGEND = {
     "ends": "The wait ends immediately, because waiting longer cannot help.",
     "polls again": "The wait polls once more after 10 s, then it ends.",
     "rereads the key": (
-        "The poll is retried after 1, 3, 6, 20 and 30 s, each time with the connection read anew. After "
+        "The poll is retried after 1, 3, 6, 20 and 30 s, each time with the connection read again. After "
         "{working_key_attempts} attempts over 60 s the wait ends, and Airflow retries the task. If the key has never "
         "worked in this wait, it ends after {key_attempts} attempts over 10 s."
     ),
@@ -502,12 +502,12 @@ ROWS = [
     ),
     _unread(
         APIConnectionError,
-        Fault("an answer cut short", {"cut_after": 9}, "RemoteProtocolError"),
+        Fault("an incomplete answer", {"cut_after": 9}, "RemoteProtocolError"),
         delete=FINDS_IT_GONE,
     ),
     _unread(
         InvalidResponseError,
-        Fault("an answer cut short that looks whole", {"cut_after": 9, "cut_cleanly": True}, _UNREADABLE),
+        Fault("an incomplete answer that looks whole", {"cut_after": 9, "cut_cleanly": True}, _UNREADABLE),
         delete=FINDS_IT_GONE,
         answered=True,
         errors={**_TRUNCATED, "delete": (InvalidResponseError, "The answer is not from the API")},

@@ -56,7 +56,7 @@ In short:
 
 ## Calls
 
-The fault strikes the call of the column, not the others. Results are preceded by a retrieval, which is answered. The
+The fault strikes only the call of the column. Results are preceded by a retrieval, which is answered. The
 methods of the hook, in this order:
 {methods}.
 
@@ -106,7 +106,7 @@ over fails permanently, as Airflow's sensors do; Airflow retries a cancel operat
   connection is read again. If that does not help within the times above, Airflow retries the task.
 - In your own task code, an error of the hook is an exception like any other, and Airflow retries the task as `retries`
   says. `error.retryable` says whether that may help.
-- If results were cut short, read them again from the beginning. `SaveBatchResultsOperator` and the teardown do so
+- If results were incomplete, read them again from the beginning. `SaveBatchResultsOperator` and the teardown do so
   themselves.
 """
 

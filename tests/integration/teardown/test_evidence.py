@@ -47,7 +47,7 @@ class TestAnAnswerOfAProxy:
     ) -> None:
         batch_ids = [api.add_batch(2, status="in_progress") for _ in range(4)]
         api.fault(Fault("delete", batch_id=batch_ids[0], status=409, after=1))
-        # Results that are no results are read five times a batch.
+        # Results that are not valid are read five times a batch.
         times = 4 if endpoint == "results" and answer["status"] == 200 else 25
         fault = api.fault(Fault(endpoint, times=times, after=int(endpoint == "list"), **answer))
 

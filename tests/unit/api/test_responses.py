@@ -326,7 +326,7 @@ class TestTheAPIsOwnAnswer:
             b"[" * 100_000,
         ],
         ids=[
-            *("nothing", "text", "HTML", "cut short", "no request ID", "odd request ID", "OpenAI's shape"),
+            *("nothing", "text", "HTML", "incomplete", "no request ID", "odd request ID", "OpenAI's shape"),
             *("another type", "no error type", "null", "flat", "FastAPI's shape", "nested deeply"),
         ],
     )

@@ -102,7 +102,7 @@ ODD = {
     "a lone surrogate": (rb'"half \ud99c of it"', "half \ufffd of it"),
     "a lone surrogate at the end": (rb'"\udc00"', "\ufffd"),
     "a pair": (rb'"\ud83d\ude00"', "\U0001f600"),
-    "bytes that are no UTF-8": (b'"\xff"', "\ufffd"),
+    "bytes that are not UTF-8": (b'"\xff"', "\ufffd"),
     "U+2028": ('"a\u2028b"'.encode(), "a\u2028b"),
     "a large number": (b"1" + b"0" * 400, 10**400),
     "a number of 5,000 digits": (b"7" * 5000, "7" * 5000),
@@ -115,7 +115,7 @@ ODD = {
 
 
 class TestAnOddResult:
-    """Python's and pydantic's JSON readers refuse some of these; the others' results must come all the same."""
+    """Python's and pydantic's JSON readers refuse some of these; all results must be read nevertheless."""
 
     @pytest.mark.parametrize(("raw", "text"), ODD.values(), ids=ODD)
     def test_comes_through_and_so_do_the_rest(self, raw, text, batch):

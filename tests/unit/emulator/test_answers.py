@@ -213,7 +213,7 @@ def test_a_field_that_no_message_has_is_refused(api):
 
 
 def test_what_is_no_outcome_is_refused(api):
-    with pytest.raises(ValueError, match="outcomes: 'lost' is none of"):
+    with pytest.raises(ValueError, match="outcomes: 'lost' is not one of"):
         api.add_batch(["a"], outcomes={"a": "lost"})
 
 

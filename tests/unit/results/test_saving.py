@@ -51,7 +51,7 @@ def ended(results_url: str | None = "https://example.com", batch_id: str = ID, *
 
 
 def cut_short() -> Exception:
-    return api.ResultsTruncatedError("They were cut short.")
+    return api.ResultsTruncatedError("They were incomplete.")
 
 
 def refused(status: int) -> Exception:

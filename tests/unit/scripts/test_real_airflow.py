@@ -1,4 +1,4 @@
-"""That nothing of a killed component goes on."""
+"""No process of a killed component keeps running."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Bucket(MemoryFileSystem):  # type: ignore[misc]
         super().rm_file(path)
 
     def expand_path(self, *_: Any, **__: Any) -> Any:
-        raise AssertionError("A name is no pattern.")
+        raise AssertionError("A name is not a pattern.")
 
 
 @pytest.fixture

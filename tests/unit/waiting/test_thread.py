@@ -20,7 +20,7 @@ owner: contextvars.ContextVar[str] = contextvars.ContextVar("owner", default="no
 
 
 class Alarm(BaseException):
-    """As Airflow's AirflowTaskTimeout, which is no Exception."""
+    """Like Airflow's AirflowTaskTimeout, not a subclass of Exception."""
 
 
 def raise_alarm(*_: Any) -> None:
