@@ -65,6 +65,10 @@ lint: $(VENV)/.dev  ## ruff and mypy
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
+.PHONY: reference
+reference: $(VENV)/.dev  ## docs/reference.md from the docstrings
+	@$(PY) -m scripts.reference
+
 .PHONY: reliability
 reliability: $(VENV)/.dev  ## docs/reliability.md from the fault matrix of the tests
 	@$(PY) -m tests.integration.reliability.page

@@ -61,10 +61,11 @@ class SubmitBatchesOperator(BatchesOperator):
 
     Checks all requests, splits them into batches, and sends each batch once. The task can be retried, cleared or killed
     at any point: what was sent is recorded in a folder, and a request whose answer was lost is looked for in the list
-    of batches before it is sent again. What cannot be promised is in docs/submit.md.
+    of batches before it is sent again. docs/submit.md says what cannot be promised.
 
     Returns the list of batch IDs. Pushes the XComs `created_batch_ids`, the batches created so far, and `submission`:
-    its `folder`, and what it holds (`requests`, `size` in bytes, `batches`, `models`, `max_tokens`).
+    its `folder`, the number of `requests`, their `size` in bytes, and `models` and `max_tokens`, the requests and the
+    sum of `max_tokens` for each model.
 
     See https://docs.claude.com/en/api/creating-message-batches.
 
