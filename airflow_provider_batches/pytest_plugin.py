@@ -62,14 +62,19 @@ class DagTestRun:
         self._which = {"dag_id": run.dag_id, "run_id": run.run_id}
 
     def xcom(self, task_id: str, key: str = "return_value") -> Any:
-        """Return an XCom of a task: by default what the task returned."""
+        """Return an XCom of a task, of a mapped task the list of them: by default what the task returned."""
         from airflow.models.xcom import XComModel
         from airflow.utils.session import create_session
         from sqlalchemy import select
 
         with create_session() as session:
-            query = select(XComModel).filter_by(task_id=task_id, key=key, **self._which)
-            return XComModel.deserialize_value(session.scalars(query).one())
+            query = select(XComModel).filter_by(task_id=task_id, key=key, **self._which).order_by(XComModel.map_index)
+            found = session.scalars(query).all()
+            values = [XComModel.deserialize_value(each) for each in found]
+        if found and found[0].map_index >= 0:
+            return values
+        (value,) = values
+        return value
 
 
 @pytest.fixture

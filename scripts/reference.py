@@ -35,8 +35,8 @@ INTRODUCTION = """<!-- Made by `make reference` from the docstrings: change them
 # Parameters
 
 Every operator, the sensor, the hook and the trigger with their parameters. A *templated* parameter may be a Jinja
-template, or the output of an upstream task. All operators also accept the arguments of Airflow's `BaseOperator`, such as
-`retries`. What a retry, a clear or a mark does is on [Operators and sensor](operators.md).
+template, or the output of an upstream task. All operators also accept the arguments of Airflow's `BaseOperator`, such
+as `retries`. What a retry, a clear or a mark does is on [Operators and sensor](operators.md).
 """
 
 
@@ -49,8 +49,7 @@ def page() -> str:
         text, parameters = _parse(cls)
         parts.append(f"## {name}\n\n```text\nfrom {PACKAGE}.{module} import {name}\n```\n\n{text}\n")
         parts.append(_table(parameters, cls.__init__))
-        for method in METHODS if name == "BatchesHook" else ():
-            parts.append(_method(cls, method))
+        parts += [_method(cls, method) for method in METHODS if name == "BatchesHook"]
     return "\n".join(parts)
 
 

@@ -12,9 +12,7 @@ from importlib.metadata import version
 
 import pytest
 
-official_provider = pytest.mark.skipif(
-    sys.version_info < (3, 11), reason="the official provider requires Python 3.11+"
-)
+official_provider = pytest.mark.skipif(sys.version_info < (3, 11), reason="the official provider requires Python 3.11+")
 
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split("."))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,7 +102,7 @@ def fill(
         custom_id, params = request["custom_id"], request.get("params", {})
         if not (answers or outcomes or i in problems or not ASKS.isdisjoint(params)):
             continue
-        outcome = outcomes.get(custom_id) if outcomes else None
+        outcome = _by_id(outcomes, custom_id) if outcomes else None
         if outcome is not None:
             if outcome not in _LETTERS:
                 raise ValueError(f"outcomes: {outcome!r} is not one of {', '.join(_LETTERS)}.")
@@ -111,7 +112,7 @@ def fill(
             answer = {"error": {"type": "invalid_request_error", "message": problems[i]}}
         elif ends[i] == "s":
             if answers:
-                answer = answers(request) if callable(answers) else answers.get(custom_id)
+                answer = answers(request) if callable(answers) else _by_id(answers, custom_id)
             answer = answer_to(params) if answer is None else answer
         if answer is None:
             continue
@@ -121,3 +122,9 @@ def fill(
             made["error"]["request_id"] = batch.message_id(i).replace("msg_", "req_")
         batch.given[custom_id] = compact(made)
     batch.ends = "".join(ends)
+
+
+def _by_id(given: Mapping[str, Any], custom_id: str) -> Any:
+    # SubmitBatchesOperator puts a tag of eight hexadecimal digits in front of a custom ID.
+    tagged = re.match(r"[0-9a-f]{8}-", custom_id)
+    return given.get(custom_id, given.get(custom_id[9:]) if tagged else None)

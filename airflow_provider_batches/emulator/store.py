@@ -121,7 +121,7 @@ class Store:
         whole = 0
         with state.open("rb") as lines:
             for line in lines:
-                # A process killed in the middle of a write leaves half a line, of which no client has received an answer.
+                # A process killed in the middle of a write leaves half a line, whose answer no client has received.
                 if not line.endswith(b"\n"):
                     break
                 event, data = json.loads(line)

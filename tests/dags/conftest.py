@@ -27,9 +27,9 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def pipeline_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where batch_pipeline saves results."""
+    """Where submit_pipeline saves results."""
     folder = tmp_path / "pipeline"
-    monkeypatch.setenv("AIRFLOW_VAR_BATCH_PIPELINE_FOLDER", f"file://{folder}")
+    monkeypatch.setenv("AIRFLOW_VAR_SUBMIT_PIPELINE_FOLDER", f"file://{folder}")
     return folder
 
 

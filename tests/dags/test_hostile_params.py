@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import httpx
 import pytest
 
-from airflow_provider_batches.api.endpoints import PATH
 from airflow_provider_batches.emulator import Emulator
 from tests.dags.conftest import ParamValidationError
 
@@ -18,17 +15,16 @@ SECRET = "{{ conn.anthropic_default.password }}{{ 6 * 7 }}"
 
 
 @pytest.mark.batches_emulator(batch_seconds=0.1)
-def test_a_template_in_a_prompt_is_sent_unchanged(
-    run: Callable[..., Any], batches_emulator: Emulator, mocker: Any
-) -> None:
-    sent = mocker.spy(httpx.Client, "send")
+def test_a_template_in_a_prompt_is_sent_unchanged(run: Callable[..., Any], batches_emulator: Emulator) -> None:
     prompts = [SECRET, "a\r\nx-injected: 1\r\n\r\nDELETE / HTTP/1.1", "../../v1/models"]
 
-    run("batch_pipeline", prompts=prompts, model=f"m{SECRET}")
+    sent: dict[str, Any] = {}
+    batches_emulator.answers = lambda request: sent.update({request["custom_id"]: request["params"]})
 
-    (body,) = (json.loads(call.args[1].content) for call in sent.call_args_list if call.args[1].url.path == PATH)
-    assert [request["params"]["messages"][0]["content"] for request in body["requests"]] == prompts
-    assert {request["params"]["model"] for request in body["requests"]} == {f"m{SECRET}"}
+    run("submit_pipeline", prompts=prompts, model=f"m{SECRET}")
+
+    assert [params["messages"][0]["content"] for _, params in sorted(sent.items())] == prompts
+    assert {params["model"] for params in sent.values()} == {f"m{SECRET}"}
     assert batches_emulator.count("create") == 1
     assert batches_emulator.count("unknown") == 0
 

@@ -35,13 +35,13 @@ def test_the_form_refuses_a_malformed_id(airflow: RealAirflow) -> None:
 def test_a_run_that_is_marked_as_failed_half_way_tears_its_batch_down_and_stays_failed(
     airflow: RealAirflow, api: Emulator
 ) -> None:
-    run_id = airflow.trigger_dag("batch_pipeline")
-    airflow.wait_for_task("batch_pipeline", run_id, "wait", "deferred")
-    batch_id = airflow.xcom("batch_pipeline", run_id, "create")
+    run_id = airflow.trigger_dag("submit_pipeline")
+    airflow.wait_for_task("submit_pipeline", run_id, "wait", "deferred")
+    batch_id = airflow.xcom("submit_pipeline", run_id, "submit")[0]
 
-    airflow.set_run_state("batch_pipeline", run_id, "failed")
+    airflow.set_run_state("submit_pipeline", run_id, "failed")
 
-    assert airflow.wait_for_run("batch_pipeline", run_id) == "failed"
-    states = airflow.task_states("batch_pipeline", run_id)
+    assert airflow.wait_for_run("submit_pipeline", run_id) == "failed"
+    states = airflow.task_states("submit_pipeline", run_id)
     assert states["tear_down"] == "success"
     assert api.batch(batch_id) is None

@@ -84,7 +84,7 @@ def sent(api: Emulator) -> Counter[str]:
     """Return how often each request stands in a batch."""
     found = Counter[str]()
     for batch_id in api.ids():
-        found.update(map(original_id, api._store.get(batch_id).custom_ids or []))
+        found.update(map(original_id, stored(api, batch_id).custom_ids or []))
     return found
 
 
@@ -100,7 +100,7 @@ def test_a_task_returns_the_batches_in_the_order_of_the_requests(submit: Submit,
     task = submit()
     batch_ids = task.run()
 
-    first = [original_id((api._store.get(batch_id).custom_ids or [""])[0]) for batch_id in batch_ids]
+    first = [original_id((stored(api, batch_id).custom_ids)[0]) for batch_id in batch_ids]
     assert first == ["r0", "r3", "r6"]
     assert task.pushed["created_batch_ids"] == batch_ids
     assert task.pushed["submission"] == {
@@ -135,7 +135,7 @@ def test_a_batch_whose_answer_was_lost_is_found_by_its_tag(
     task = submit(deferrable=deferrable, poll_interval=0.05, wait_for_completion=True)
     batch_ids = task.run()
 
-    assert sent(api) - Counter(api._store.get(foreign).custom_ids or []) == once(7)
+    assert sent(api) - Counter(stored(api, foreign).custom_ids or []) == once(7)
     assert foreign not in batch_ids
     assert len(batch_ids) == 3
     assert bool(task.deferrals) == deferrable or not task.deferrals
@@ -194,7 +194,8 @@ def test_a_worker_that_is_killed_loses_nothing(
         raise KilledError
 
     owner, name = {"upload": (Folder, "pieces"), "claimed": (Ledger, "records"), "sent": (Ledger, "record_batch")}[row]
-    with monkeypatch.context() as patch, pytest.raises(KilledError):
+    task = submit()
+    with monkeypatch.context() as patch:
         if row == "claimed":
             claim = Ledger.claim
 
@@ -205,8 +206,8 @@ def test_a_worker_that_is_killed_loses_nothing(
             patch.setattr(Ledger, "claim", claim_and_die)
         else:
             patch.setattr(owner, name, killed)
-        task = submit()
-        task.run()
+        with pytest.raises(KilledError):
+            task.run()
 
     assert len(task.run()) == 3
     assert sent(api) == once(7)
@@ -283,7 +284,7 @@ class TestAClear:
 def test_a_retry_never_replaces_a_batch(why: str, submit: Submit, api: Emulator) -> None:
     task = submit(wait_for_completion=why == "deleted")
     batch_id = task.run()[0]
-    batch = api._store.get(batch_id)
+    batch = stored(api, batch_id)
     if why == "deleted":
         client(api).delete(batch_id)
     elif why == "canceled":
@@ -297,6 +298,11 @@ def test_a_retry_never_replaces_a_batch(why: str, submit: Submit, api: Emulator)
     assert api.count("create") == 3
 
 
+def stored(api: Emulator, batch_id: str) -> Any:
+    """Return a batch as the emulator holds it."""
+    return api._store.get(batch_id)
+
+
 def client(api: Emulator) -> BatchesClient:
     connection = json.loads(api.connection_json)
     return BatchesClient(ClientSettings.parse(api_key=connection["password"], base_url=api.url))
@@ -306,9 +312,9 @@ class TestDoubt:
     def test_fails_the_task_if_that_is_set_and_a_retry_decides(self, submit: Submit, api: Emulator) -> None:
         api.fault(Fault("create", drop_after=True))
         task = submit(on_doubt="fail")
-        with pytest.raises(AirflowException, match="Chunks 1 of submission .* may be: msgbatch_.* on_doubt is 'fail'"):
+        with pytest.raises(AirflowException, match=r"Chunks 1 of submission .* may be: msgbatch_.* on_doubt is 'fail'"):
             task.run()
-        api._store.get(api.ids()[-1]).batch_seconds = 0.0
+        stored(api, api.ids()[-1]).batch_seconds = 0.0
 
         assert len(task.run()) == 3
         assert sent(api) == once(7)
@@ -317,7 +323,7 @@ class TestDoubt:
         api.add_batch(3, status="ended")
         api.fault(Fault("create", drop=True))
         api.fault(Fault("results", status=400, times=None))
-        with pytest.raises(AirflowException, match="whose results cannot be read. If they are another team's"):
+        with pytest.raises(AirflowException, match=r"whose results cannot be read\. If they are another team's"):
             submit().run()
         assert api.count("create") == 3
 
@@ -504,7 +510,7 @@ def test_a_task_that_is_stopped_sends_nothing_more(
     task = submit()
     with monkeypatch.context() as patch:
         patch.setattr(Sender, "send", stopped_after_one)
-        with pytest.raises(AirflowException, match="The task was stopped. A retry sends the remaining requests"):
+        with pytest.raises(AirflowException, match=r"The task was stopped\. A retry sends the remaining requests"):
             task.run()
     assert api.count("create") == 1
 

@@ -104,5 +104,5 @@ class TestTheProbe:
         monkeypatch.setattr(store, "_STORE_CACHE", {})
         store.attach("s3", fs=Bucket(exclusive=False))
 
-        with pytest.raises(StorageError, match="replaces files that exist.* Use a local folder, S3"):
+        with pytest.raises(StorageError, match=r"replaces files that exist.* Use a local folder, S3"):
             Folder("s3://bucket/new").probe(creates=True)
