@@ -18,7 +18,7 @@ help:  ## show this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(VENV)/.run  ## cancel, wait for and delete a batch on a real Airflow (docs/demo.md: against the real API)
+demo: $(VENV)/.run  ## submit requests on a real Airflow, kill the worker, save the results (docs/demo.md: a real API)
 	@$(PY) -m scripts.demo $(if $(BATCH_ID),--batch-id '$(BATCH_ID)') $(if $(MODEL),--model '$(MODEL)')
 
 .PHONY: up
@@ -44,6 +44,10 @@ e2e-distributed: $(VENV)/.distributed  ## kill each part of an Airflow on Postgr
 .PHONY: attack
 attack: $(VENV)/.run  ## strike 100 busy teardowns with Airflow's timeout, each at a random moment (ARGS="--seed 7")
 	@$(PY) -m scripts.attack $(ARGS)
+
+.PHONY: attack-submit
+attack-submit: $(VENV)/.dev  ## kill and suspend a task that submits at each step, under each fault (ARGS="--every 5")
+	@$(PY) -m tests.integration.submission.attack $(ARGS)
 
 .PHONY: conformance
 conformance: $(VENV)/.run  ## other clients against the emulator (requires node, npm and curl), into docs/conformance.md

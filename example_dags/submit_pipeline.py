@@ -79,7 +79,7 @@ def submit_pipeline() -> None:
     # only the remaining requests.
     submit = SubmitBatchesOperator(
         task_id="submit", requests=requests, path=f"{FOLDER}/submissions", conn_id=CONN_ID, keep_requests=False
-    ).as_setup()
+    )
     wait = BatchEndedSensor(task_id="wait", batch_id=submit.output, conn_id=CONN_ID, deferrable=True)
     save = SaveBatchResultsOperator.partial(task_id="save", path=f"{FOLDER}/results", conn_id=CONN_ID).expand(
         batch_id=wait.output

@@ -1,28 +1,34 @@
-"""Take a running batch through cancel, wait and delete on a real Airflow, and show that the API no longer knows it.
+"""Submit a file of requests on a real Airflow, kill the worker once, save the results and delete the batch.
 
-By default it uses the emulator on this machine. If AIRFLOW_CONN_ANTHROPIC_DEFAULT is set, it uses the API of that
-connection, and requires BATCH_ID, the batch to tear down, or MODEL, the model for a batch that it creates, which costs
-money.
+By default it uses the emulator on this machine. If AIRFLOW_CONN_ANTHROPIC_DEFAULT is set, it cancels, waits for and
+deletes a batch of the API of that connection instead. It requires BATCH_ID, the batch to tear down, or MODEL, the model
+for a batch that it creates, which costs money.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import os
+import shutil
+import signal
 import sys
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.processes import EmulatorProcess, emulator, exit_on_signals
+from scripts.processes import emulator, exit_on_signals
 from scripts.real_airflow import RealAirflow
 
-DAG_ID = "teardown_batch"
+PIPELINE, TEARDOWN = "submit_pipeline", "teardown_batch"
 CONNECTION = "AIRFLOW_CONN_ANTHROPIC_DEFAULT"
-EXAMPLES = Path(__file__).parents[1] / "example_dags"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "example_dags"
+#: What the demo leaves to look at.
+FOLDER = ROOT / "build" / "demo"
 REQUESTS = 100
 # The longest that the API takes to end a batch, and some more for Airflow.
 API_ENDS_WITHIN = 25 * 3600.0
@@ -53,37 +59,61 @@ def main(arguments: list[str] | None = None) -> int:
     if not connection and options.batch_id:
         parser.exit(2, f"BATCH_ID names a batch of a real API: set {CONNECTION} to reach it.\n")
 
+    return _tear_down(options, connection) if connection else _submit()
+
+
+def _submit() -> int:
+    """Submit a file of requests to the emulator, and kill the worker when the API has just received them."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    source = FOLDER / "requests.jsonl"
+    source.write_text("".join(f"{json.dumps(request)}\n" for request in _requests("claude-haiku-5-5")))
+    say(f"wrote {source.relative_to(ROOT)}: {REQUESTS} requests")
     with contextlib.ExitStack() as stack:
-        api: EmulatorProcess | None = None
-        if not connection:
-            # A batch that would run for an hour, and takes a few seconds to be canceled.
-            api = stack.enter_context(emulator("--batch-seconds", "3600", "--cancel-seconds", "8"))
-            connection = api.connection_json
-            say(f"the API is the emulator on {api.url}; nothing leaves this machine")
-        say("starting Airflow: api-server, scheduler, dag-processor, triggerer (SQLite, temporary folder)")
-        airflow = stack.enter_context(RealAirflow(dags_folder=EXAMPLES, env={CONNECTION: connection}, say=say))
-        say(f"Airflow {airflow.api('GET', '/version')['version']} is up on {airflow.url}")
-
-        hook = _hook(airflow.home, connection)
-        batch = (
-            hook.get_batch(options.batch_id)
-            if options.batch_id
-            else hook.create_batch(_requests(options.model or "claude-haiku-5-5"))
-        )
-        say(f"batch {batch.id}: {batch.request_counts.total} requests, {batch.processing_status}")
-
-        run_id = airflow.trigger_dag(DAG_ID, {"batch_id": batch.id})
-        say(f'triggered DAG {DAG_ID} with {{"batch_id": "{batch.id}"}}')
-        state = _follow(airflow, run_id, timeout=180 if api else API_ENDS_WITHIN)
+        api = stack.enter_context(emulator("--batch-seconds", "20"))
+        say(f"the API is the emulator on {api.url}; nothing leaves this machine")
+        env = {CONNECTION: api.connection_json, "AIRFLOW_VAR_SUBMIT_PIPELINE_FOLDER": FOLDER.as_uri()}
+        airflow = _start(stack, env)
+        # The answer to the create takes so long that the worker can be killed before it comes.
+        api.fault(endpoint="create", delay=5)
+        run_id = airflow.trigger_dag(PIPELINE, {"requests": source.as_uri()})
+        say(f"triggered DAG {PIPELINE} with this file")
+        airflow.wait_until(lambda: api.count("create") > 0, 60, "the API to receive the requests")
+        (task,) = (task for task in airflow.task_instances(PIPELINE, run_id) if task["task_id"] == "submit")
+        os.kill(task["pid"], signal.SIGKILL)
+        say("KILLED the worker of submit: the API has the requests, and its answer is lost")
+        state = _follow(airflow, PIPELINE, run_id, timeout=300)
         say(f"the run has ended: {state}")
+        _print_tasks(airflow, PIPELINE, run_id)
+        lines = [line for path in (FOLDER / "results").glob("*.jsonl") for line in path.read_bytes().splitlines()]
+        creates, left = api.count("create"), api.ids()
+    print("\nProof:")
+    print(f"  results on disk: {len(lines)} of {REQUESTS}, in {FOLDER.relative_to(ROOT)}/results")
+    print(f"  creates that the API received: {creates}; batches that are left: {len(left)}")
+    return 0 if (state, len(lines), creates, left) == ("success", REQUESTS, 1, []) else 1
 
-        _print_tasks(airflow, run_id)
-        if api:
-            _print_requests(api.requests(), batch.id)
-        _print_failed_tries(airflow, run_id)
-        if state != "success":
-            return 1
-        return _prove_deletion(hook, batch.id)
+
+def _start(stack: contextlib.ExitStack, env: dict[str, str]) -> RealAirflow:
+    say("starting Airflow: api-server, scheduler, dag-processor, triggerer (SQLite, temporary folder)")
+    airflow = stack.enter_context(RealAirflow(dags_folder=EXAMPLES, env=env, say=say))
+    say(f"Airflow {airflow.api('GET', '/version')['version']} is up on {airflow.url}")
+    return airflow
+
+
+def _tear_down(options: argparse.Namespace, connection: str) -> int:
+    """Cancel, wait for and delete a batch of a real API."""
+    with contextlib.ExitStack() as stack:
+        airflow = _start(stack, {CONNECTION: connection})
+        hook = _hook(airflow.home, connection)
+        batch = hook.get_batch(options.batch_id) if options.batch_id else hook.create_batch(_requests(options.model))
+        say(f"batch {batch.id}: {batch.request_counts.total} requests, {batch.processing_status}")
+        run_id = airflow.trigger_dag(TEARDOWN, {"batch_id": batch.id})
+        say(f'triggered DAG {TEARDOWN} with {{"batch_id": "{batch.id}"}}')
+        state = _follow(airflow, TEARDOWN, run_id, timeout=API_ENDS_WITHIN)
+        say(f"the run has ended: {state}")
+        _print_tasks(airflow, TEARDOWN, run_id)
+        _print_failed_tries(airflow, TEARDOWN, run_id)
+        return _prove_deletion(hook, batch.id) if state == "success" else 1
 
 
 def _hook(home: Path, connection: str) -> Any:
@@ -102,13 +132,13 @@ def _requests(model: str) -> list[dict[str, Any]]:
     ]
 
 
-def _follow(airflow: RealAirflow, run_id: str, timeout: float) -> str:
+def _follow(airflow: RealAirflow, dag_id: str, run_id: str, timeout: float) -> str:
     """Say each change of a task's state until the run has ended."""
     seen: dict[str, str | None] = {}
     deadline = time.monotonic() + timeout
     while True:
-        state = str(airflow.run(DAG_ID, run_id)["state"])
-        for task in _by_start(airflow, run_id):
+        state = str(airflow.run(dag_id, run_id)["state"])
+        for task in _by_start(airflow, dag_id, run_id):
             task_id, task_state = task["task_id"], task["state"]
             if task_state not in (None, seen.get(task_id), "scheduled", "queued"):
                 say(f"  {task_id}: {task_state}")
@@ -120,38 +150,30 @@ def _follow(airflow: RealAirflow, run_id: str, timeout: float) -> str:
         time.sleep(0.5)
 
 
-def _by_start(airflow: RealAirflow, run_id: str) -> list[dict[str, Any]]:
-    return sorted(airflow.task_instances(DAG_ID, run_id), key=lambda task: task["start_date"] or "9")
+def _by_start(airflow: RealAirflow, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+    return sorted(airflow.task_instances(dag_id, run_id), key=lambda task: task["start_date"] or "9")
 
 
-def _print_tasks(airflow: RealAirflow, run_id: str) -> None:
-    run_start = _time(airflow.run(DAG_ID, run_id)["start_date"])
+def _print_tasks(airflow: RealAirflow, dag_id: str, run_id: str) -> None:
+    run_start = _time(airflow.run(dag_id, run_id)["start_date"])
     print("\nTasks, by Airflow's own clock:")
-    print("  task     state     tries  started  ended")
-    for task in _by_start(airflow, run_id):
+    print("  task         state     tries  started  ended")
+    for task in _by_start(airflow, dag_id, run_id):
         started, ended = (
             f"+{_time(task[field]) - run_start:.1f} s" if task[field] else "-" for field in ("start_date", "end_date")
         )
-        print(f"  {task['task_id']:8} {task['state']!s:9} {task['try_number']:5}  {started:>7}  {ended:>7}")
+        print(f"  {task['task_id']:12} {task['state']!s:9} {task['try_number']:5}  {started:>7}  {ended:>7}")
 
 
-def _print_requests(requests: list[dict[str, Any]], batch_id: str) -> None:
-    print("\nRequests, as the API saw them:")
-    start = requests[0]["time"] if requests else 0.0
-    for request in requests:
-        path = request["path"].replace(batch_id, "{batch_id}")
-        print(f"  +{request['time'] - start:5.1f} s  {request['method']:6} {path} -> {request['status']}")
-
-
-def _print_failed_tries(airflow: RealAirflow, run_id: str) -> None:
-    for task in airflow.task_instances(DAG_ID, run_id):
+def _print_failed_tries(airflow: RealAirflow, dag_id: str, run_id: str) -> None:
+    for task in airflow.task_instances(dag_id, run_id):
         for number in range(1, task["try_number"] + (task["state"] == "failed")):
             print(f"\nLog of {task['task_id']}, try {number}, which failed:")
-            print(airflow.task_log(DAG_ID, run_id, task["task_id"], number))
+            print(airflow.task_log(dag_id, run_id, task["task_id"], number))
 
 
 def _prove_deletion(hook: Any, batch_id: str) -> int:
-    """Ask the API for the batch once more: it has to answer that there is none."""
+    """Ask the API for the batch once more: it must answer 404."""
     from airflow_provider_batches.api.errors import NotFoundError
 
     # A 404 is retried before it is believed, and each retry is logged: here, all of them are expected.
@@ -162,9 +184,9 @@ def _prove_deletion(hook: Any, batch_id: str) -> int:
     except NotFoundError as error:
         print(f"  GET /v1/messages/batches/{batch_id}")
         print(f"  -> {error.status} {error.error_type}: {error.message} (request-id {error.request_id})")
-        print("  The API no longer knows the batch.")
+        print("  The batch no longer exists.")
         return 0
-    print(f"  The API still knows the batch: {batch.processing_status}.", file=sys.stderr)
+    print(f"  The batch still exists: {batch.processing_status}.", file=sys.stderr)
     return 1
 
 

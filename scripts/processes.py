@@ -42,6 +42,10 @@ class EmulatorProcess:
         ids: list[str] = self._call("POST", "batches", json=batch)["ids"]
         return ids
 
+    def fault(self, **fault: Any) -> None:
+        """Arm a fault."""
+        self._call("POST", "faults", json=fault)
+
     def ids(self) -> list[str]:
         """Return the IDs of all batches, newest first."""
         ids: list[str] = self._call("GET", "batches")["ids"]

@@ -32,4 +32,4 @@ def problems(tag: str, root: Path = ROOT) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit("\n".join(problems(*sys.argv[1:])) or None)
+    sys.exit("\n".join(problems("".join(sys.argv[1:2]))) or None)

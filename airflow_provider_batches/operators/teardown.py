@@ -45,8 +45,8 @@ class TeardownBatchesOperator(SelectingOperator):
     Selects batches once, cancels those that are running, waits in the triggerer until all have ended, saves their
     results if requested, and deletes them. A batch that somebody else cancels, ends or deletes meanwhile is not an
     error. If one batch fails, the remaining batches are still processed: the task fails at the end, naming each, and a
-    retry does only what is left. If a cancel fails, the task fails immediately instead of waiting, because the batch is still
-    running. The task outlasts an outage of the API, up to 15 minutes.
+    retry does only what is left. If a cancel fails, the task fails immediately instead of waiting, because the batch is
+    still running. The task outlasts an outage of the API, up to 15 minutes.
 
     Returns the summary: how many batches were `selected`, `canceled`, `ended`, `saved`, `deleted`, `already_gone`,
     `failed` in this try, the `bytes_saved`, and `report_only`. The full record, a JSON line a batch with the request
