@@ -129,10 +129,11 @@ $(VENV)/.%: $(VENV)/.run
 	@$(INSTALL) --group $*
 	@touch $@
 
-# The same Airflow with the official provider, and without this one.
+# The same Airflow with the official provider and common.ai, and without this one.
 $(OFFICIAL)/.run: pyproject.toml constraints.txt | $(VENV)/.run
 	@echo 'Installing Airflow and the official provider into $(OFFICIAL) ...'
 	@$(VENV)/bin/uv venv --quiet --clear --python $(PY) $(OFFICIAL)
 	@$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(OFFICIAL)/bin/python \
-		--constraint constraints.txt --group airflow apache-airflow-providers-anthropic
+		--constraint constraints.txt --group airflow apache-airflow-providers-anthropic \
+		'apache-airflow-providers-common-ai[anthropic]==1.0.0'
 	@touch $@

@@ -39,7 +39,7 @@ def main() -> int:
                         "numbers of each case")  # fmt: skip
     options = parser.parse_args()
     exit_on_signals()
-    pythons = {"official": str(options.official.absolute())}
+    pythons = dict.fromkeys(("official", "common.ai"), str(options.official.absolute()))
     NUMBERS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="airflow-") as home:
         for name in options.case or cases:

@@ -8,7 +8,7 @@ from typing import Any
 KEY = "sk-ant-emulator"
 CONNECTION = "AIRFLOW_CONN_ANTHROPIC_DEFAULT"
 CONN_ID = "anthropic_default"
-CONN_TYPES = {"ours": "anthropic_batches", "official": "anthropic"}
+CONN_TYPES = {"ours": "anthropic_batches", "official": "anthropic", "common.ai": "pydanticai"}
 
 
 def trigger(side: str, batch_id: str, poll_interval: float) -> Any:

@@ -26,7 +26,7 @@ IN_FLIGHT = 16
 class TaskInstance:
     """What a task uses of its context, without an Airflow around it."""
 
-    dag_id, run_id, task_id, map_index, try_number = "benchmark", "run", "task", -1, 1
+    dag_id, run_id, task_id, map_index, try_number, max_tries = "benchmark", "run", "task", -1, 1, 0
 
     def xcom_push(self, key: str, value: Any) -> None:
         pass
