@@ -6,6 +6,7 @@ import ast
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from airflow_provider_batches.api.endpoints import check_batch_id
 from airflow_provider_batches.api.errors import InvalidArgumentError, shown
@@ -70,15 +71,24 @@ def read_seconds(name: str, value: object) -> float:
     return float(seconds)
 
 
-def read_count(name: str, value: object) -> int:
-    """Return a whole number above 0, which may be given as text."""
+def read_count(name: str, value: object, most: int | None = None) -> int:
+    """Return a whole number above 0, up to `most`, which may be given as text."""
     number: object = value
     if isinstance(value, str) and value.isascii() and value.strip().isdigit():
         with suppress(ValueError):  # of thousands of digits
             number = int(value)
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise InvalidArgumentError(name, f"got {shown(value)}; it must be a whole number above 0, or None.")
+    if most is not None and number > most:
+        raise InvalidArgumentError(name, f"got {number}; it must be {most} at most.")
     return number
+
+
+def read_choice(name: str, value: object, *choices: str) -> Any:
+    """Return one of several texts."""
+    if value not in choices:
+        raise InvalidArgumentError(name, f"got {shown(value)}; it must be one of {', '.join(choices)}.")
+    return value
 
 
 def read_flag(name: str, value: object) -> bool:

@@ -66,6 +66,10 @@ class BatchesClient(BaseClient[httpx.Client]):
         """
         return self._run(self._flows.call(endpoints.create_from(body), 0, doubt=False))
 
+    def count_tokens(self, params: Mapping[str, Any]) -> int:
+        """Return how many input tokens a request with these `params` has. Costs nothing."""
+        return self._run(self._flows.call(endpoints.count_tokens(params))).input_tokens
+
     def retrieve(self, batch_id: str, *, retries: int | None = None) -> MessageBatch:
         """Return the current state of the batch.
 
@@ -230,6 +234,10 @@ class AsyncBatchesClient(BaseClient[httpx.AsyncClient]):
     async def create_once(self, body: Body) -> MessageBatch:
         """See BatchesClient.create_once."""
         return await self._run(self._flows.call(endpoints.create_from(body), 0, doubt=False))
+
+    async def count_tokens(self, params: Mapping[str, Any]) -> int:
+        """See BatchesClient.count_tokens."""
+        return (await self._run(self._flows.call(endpoints.count_tokens(params)))).input_tokens
 
     async def retrieve(self, batch_id: str, *, retries: int | None = None) -> MessageBatch:
         """See BatchesClient.retrieve."""

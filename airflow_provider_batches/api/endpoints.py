@@ -8,15 +8,17 @@ from hashlib import sha256
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from airflow_provider_batches.api.bodies import Body, encode_requests
+from airflow_provider_batches.api.bodies import Body, encode_json, encode_requests
 from airflow_provider_batches.api.errors import InvalidArgumentError, shown
-from airflow_provider_batches.api.models import BatchPage, BatchRequest, DeletedBatch, MessageBatch
+from airflow_provider_batches.api.models import BatchPage, BatchRequest, DeletedBatch, MessageBatch, TokenCount
 
 T = TypeVar("T")
 
 PATH = "/v1/messages/batches"
 MAX_PAGE = 1000
 _MAX_ID = 256
+#: What the input of a request consists of.
+_COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking")
 _EMPTY_SHA256 = sha256().hexdigest()
 
 
@@ -82,6 +84,13 @@ def create(requests: Iterable[Mapping[str, Any] | BatchRequest]) -> Call[Message
 def create_from(body: Body) -> Call[MessageBatch]:
     """Create a batch from an encoded body."""
     return Call("create a batch", "POST", PATH, MessageBatch, body=body, creates=True)
+
+
+def count_tokens(params: Mapping[str, Any]) -> Call[TokenCount]:
+    """Count the input tokens of a request, which costs nothing."""
+    content = encode_json({name: params[name] for name in _COUNTED if name in params}).encode()
+    body = Body(len(content), sha256(content).hexdigest(), lambda: iter([content]))
+    return Call("count tokens", "POST", "/v1/messages/count_tokens", TokenCount, body=body)
 
 
 def retrieve(batch_id: str) -> Call[MessageBatch]:

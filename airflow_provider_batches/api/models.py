@@ -198,6 +198,12 @@ class DeletedBatch(_Answer):
     type: Literal["message_batch_deleted"]
 
 
+class TokenCount(_Answer):
+    """How many tokens the input of a request has."""
+
+    input_tokens: int
+
+
 class BatchRequest(_Object):
     """One request of a batch to be created. `params` are those of the Messages API."""
 

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from threading import Event
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_batches._arguments import is_template, read_count, read_flag, read_seconds
+from airflow_provider_batches._arguments import is_template, read_choice, read_count, read_flag, read_seconds
 from airflow_provider_batches._base import (
     BACKSTOP,
     DEFAULT_DEFERRABLE,
@@ -33,6 +33,7 @@ from airflow_provider_batches.hooks.batches import (
 )
 from airflow_provider_batches.storage.folder import Folder
 from airflow_provider_batches.storage.uris import check_uri
+from airflow_provider_batches.submission.cost import Prices, estimate, read_max_cost, read_prices
 from airflow_provider_batches.submission.doubt import SETTLE_SECONDS
 from airflow_provider_batches.submission.job import Pending, Submission, UndecidedError
 from airflow_provider_batches.submission.ledger import Ledger, Plan, Summary
@@ -80,6 +81,11 @@ class SubmitBatchesOperator(BatchesOperator):
     :param requests_per_batch: The most requests of a batch. Default 100,000.
     :param bytes_per_batch: The most bytes of a batch. Default 256,000,000.
     :param max_requests_total: The most requests of all batches; if there are more, nothing is sent. Default: no limit.
+    :param max_cost: The most dollars that all requests may cost, at the batch discount and with answers of
+        `max_tokens`; if it may be more, or if a price is not known, nothing is sent. The input tokens of a sample are
+        counted at the API, which costs nothing. Default: no limit.
+    :param prices: Dollars per million tokens, such as `{"model": {"input": 1.0, "output": 5.0}}`. Default: those of the
+        package `genai-prices`, if it is installed.
     :param report_only: Whether to check and count the requests, and send nothing (templated). Default False.
     :param on_empty: If there are no requests: `skip` the task (default), or `fail`.
     :param on_doubt: If an answer was lost: `wait` until it is known whether the batch exists (default), or `fail`.
@@ -108,6 +114,8 @@ class SubmitBatchesOperator(BatchesOperator):
         requests_per_batch: int = MAX_REQUESTS,
         bytes_per_batch: int = MAX_BYTES,
         max_requests_total: int | None = None,
+        max_cost: float | None = None,
+        prices: Prices | None = None,
         report_only: Templated[bool | str] = False,
         on_empty: Literal["skip", "fail"] = "skip",
         on_doubt: Literal["wait", "fail"] = "wait",
@@ -133,14 +141,16 @@ class SubmitBatchesOperator(BatchesOperator):
         self.report_only: Any = report_only
         if not is_template(report_only):
             read_flag("report_only", report_only)
-        self.requests_per_batch = _read_limit("requests_per_batch", requests_per_batch, MAX_REQUESTS)
-        self.bytes_per_batch = _read_limit("bytes_per_batch", bytes_per_batch, MAX_BYTES)
+        self.requests_per_batch = read_count("requests_per_batch", requests_per_batch, MAX_REQUESTS)
+        self.bytes_per_batch = read_count("bytes_per_batch", bytes_per_batch, MAX_BYTES)
         self.max_requests_total = (
             None if max_requests_total is None else read_count("max_requests_total", max_requests_total)
         )
-        self.on_empty = _read_choice("on_empty", on_empty, "skip", "fail")
-        self.on_doubt = _read_choice("on_doubt", on_doubt, "wait", "fail")
-        self.on_changed_input: Any = _read_choice("on_changed_input", on_changed_input, "fail", "submit")
+        self.max_cost = read_max_cost(max_cost)
+        self.prices = read_prices(prices)
+        self.on_empty = read_choice("on_empty", on_empty, "skip", "fail")
+        self.on_doubt = read_choice("on_doubt", on_doubt, "wait", "fail")
+        self.on_changed_input = read_choice("on_changed_input", on_changed_input, "fail", "submit")
         self.keep_requests = read_flag("keep_requests", keep_requests)
         self.cancel_on_kill = read_flag("cancel_on_kill", cancel_on_kill)
         self.wait_for_completion = read_flag("wait_for_completion", wait_for_completion)
@@ -159,8 +169,10 @@ class SubmitBatchesOperator(BatchesOperator):
         with airflow_errors():
             try:
                 if read_flag("report_only", self.report_only):
-                    summary = self._planner(context, None).read(self._read(context))
+                    planner = self._planner(context, None)
+                    summary = planner.read(self._read(context))
                     self._report(context, None, summary)
+                    self._check_cost(planner, summary)
                     return []
                 plan = self._plan(context)
             except NoRequestsError as error:
@@ -228,16 +240,27 @@ class SubmitBatchesOperator(BatchesOperator):
         memory = TaskMemory(context) if context.get("dag_run") else None
         uri = ledger.folder.uri("")
         has_begun = bool(memory and memory.get(_BEGUN) == uri)
-        start = Start(
-            self.hook.get_conn(), ledger, self._planner(context, ledger.folder), self.on_changed_input, has_begun
-        )
+        planner = self._planner(context, ledger.folder)
+        start = Start(self.hook.get_conn(), ledger, planner, self.on_changed_input, has_begun)
         plan = start.existing() if is_retry(self, context) else None
         if plan is None:
-            plan = start.plan(self._read(context), lambda summary: None)
+            plan = start.plan(self._read(context), partial(self._check_cost, planner))
         if memory and not has_begun:
             memory.set(_BEGUN, uri)
         self._report(context, ledger.folder, plan.summary)
         return plan
+
+    def _check_cost(self, planner: Planner, summary: Summary) -> None:
+        """Refuse requests that may cost too much."""
+        if self.max_cost is None and self.prices is None:
+            return
+        cost = estimate(self.hook.get_conn(), planner.samples, summary, self.prices)
+        self.log.info("The requests cost at most about $%.2f", cost)
+        if self.max_cost is not None and cost > self.max_cost:
+            raise InvalidArgumentError(
+                "max_cost",
+                f"the requests may cost about ${cost:.2f}, more than ${self.max_cost:.2f}. Nothing was sent.",
+            )
 
     def _submission(self, context: Context, plan: Plan) -> Submission:
         self._ti = context["ti"]
@@ -323,16 +346,3 @@ class SubmitBatchesOperator(BatchesOperator):
         now = time.time()
         make = partial(Wait, poll_interval=self.poll_interval, start_time=now, end_time=end_time, confirm=confirm)
         return [make(batch_id) for batch_id in batch_ids]
-
-
-def _read_limit(name: str, value: object, most: int) -> int:
-    number = read_count(name, value)
-    if number > most:
-        raise InvalidArgumentError(name, f"got {number}; a batch has at most {most:,}.")
-    return number
-
-
-def _read_choice(name: str, value: str, *choices: str) -> str:
-    if value not in choices:
-        raise InvalidArgumentError(name, f"got {value!r}; it must be one of {', '.join(choices)}.")
-    return value

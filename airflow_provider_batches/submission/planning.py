@@ -13,6 +13,7 @@ from uuid import uuid4
 from airflow_provider_batches.api.bodies import END, MAX_BYTES, MAX_REQUESTS, START
 from airflow_provider_batches.api.errors import InvalidArgumentError
 from airflow_provider_batches.storage.folder import Folder
+from airflow_provider_batches.submission.cost import Samples
 from airflow_provider_batches.submission.ledger import Chunk, Plan, Summary
 from airflow_provider_batches.submission.requests import Located, Problem, encode
 from airflow_provider_batches.submission.tags import TAG, make_tag
@@ -52,6 +53,7 @@ class Planner:
         self._most_in_all = max_requests_total
         self._problems: list[str] = []
         self._places = _Places()
+        self.samples = Samples()
         self._file: _ChunkFile | None = None
 
     def read(self, requests: Iterable[Located]) -> Summary:
@@ -75,6 +77,7 @@ class Planner:
                     )
                 self._places.add(custom_id, place)
                 digest.update(line)
+                self.samples.add(parsed, len(params))
                 models[parsed["model"]] += 1
                 max_tokens[parsed["model"]] += parsed["max_tokens"]
             for place, first in self._places.duplicates(_NAMED):

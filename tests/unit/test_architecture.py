@@ -49,13 +49,14 @@ ALLOWED: dict[str, set[str]] = {
 LATER = {
     "emulator": {"uvicorn"},
     "storage": {"airflow", "fsspec"},
+    "submission": {"genai_prices"},
     "hooks": {"wtforms"},
     "operators": {"airflow"},
     "get_provider_info": {"hooks"},
     "pytest_plugin": {"airflow", "sqlalchemy", "_compat", "emulator"},
 }
 #: Packages whose name differs from the name that is imported.
-DISTRIBUTIONS = {"airflow": "apache-airflow"}
+DISTRIBUTIONS = {"airflow": "apache-airflow", "genai_prices": "genai-prices"}
 #: Packages that are imported only where they are installed anyway: by pytest, and by an Airflow with the old form.
 UNDECLARED = {"pytest", "sqlalchemy", "wtforms"}
 #: Words of Airflow's world. A "connection" may be one of the network, but "the connection's" is a setting's.

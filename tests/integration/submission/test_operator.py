@@ -485,6 +485,25 @@ def test_a_request_that_is_wrong_sends_nothing(submit: Submit, api: Emulator) ->
     assert api.requests == []
 
 
+PRICES = {"m": {"input": 1.0, "output": 5.0}}
+
+
+def test_requests_that_cost_too_much_send_nothing(submit: Submit, api: Emulator, folder: Path) -> None:
+    # 35 tokens of output at 5 dollars a million, half of that in a batch, and a few tokens of input.
+    with pytest.raises(AirflowFailException, match=r"max_cost: the requests may cost about \$0\.00, more than \$0\.00"):
+        submit(max_cost=0.00005, prices=PRICES).run()
+    assert {request.endpoint for request in api.requests} == {"count_tokens"}
+    assert list(folder.glob("*/requests/*")) == []
+
+    assert len(submit(max_cost=0.001, prices=PRICES).run()) == 3
+
+
+def test_a_limit_without_a_price_sends_nothing(submit: Submit, api: Emulator) -> None:
+    with pytest.raises(AirflowFailException, match="the price of model 'm' is not known"):
+        submit(max_cost=5.0, prices={}).run()
+    assert api.requests == []
+
+
 def test_the_folder_of_the_deployment_is_the_default(
     api: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
