@@ -1,7 +1,8 @@
 """Kills each part of a distributed Airflow, and the API, in the middle of the work, and checks that no data is lost.
 
-40 batches go through chains of mapped tasks (create, cancel, wait, delete), and one task tears down the 1,000 oldest of
-1,100 others with their results saved. Meanwhile the scheduler, a worker, a triggerer and the emulator are killed with
+One DAG submits requests in three batches, and its worker is killed before it gets the first answer. 40 batches go
+through chains of mapped tasks (create, cancel, wait, delete), and one task tears down the 1,000 oldest of 1,100 others
+with their results saved. Meanwhile the scheduler, a worker, a triggerer and the emulator are killed with
 SIGKILL, once each. The log of events goes to standard output; the exit code is 1 if a check fails.
 """
 
@@ -35,6 +36,10 @@ ENDED, RUNNING, YOUNGER = 600, 400, 100
 LINES = 20
 #: How long a canceled batch takes to end: so long that the waits live through the kills.
 CANCEL_SECONDS = 180
+#: How long any other batch takes: longer than a canceled one, so that the chains wait for their cancels.
+BATCH_SECONDS = 300
+#: Requests that the DAG submissions submits.
+SUBMITTED = 21
 #: What the API's first tier allows.
 REQUESTS_PER_MINUTE = 1000
 #: Seconds for which the idle Airflow is measured.
@@ -72,6 +77,7 @@ def run(*, calm: bool) -> list[str]:
             emulator(
                 *("--state", str(folder / "state")),
                 *("--cancel-seconds", str(CANCEL_SECONDS)),
+                *("--batch-seconds", str(BATCH_SECONDS)),
                 *("--requests-per-minute", str(REQUESTS_PER_MINUTE)),
                 *("--log-size", "1000000"),
             )
@@ -86,7 +92,7 @@ def run(*, calm: bool) -> list[str]:
         scenario = Scenario(airflow, api, say)
         if calm:
             print_idle(airflow)
-        scenario.start_runs()
+        scenario.start_runs(kill=not calm)
         began = time.time()
         if not calm:
             scenario.kill_scheduler()
@@ -100,10 +106,11 @@ def run(*, calm: bool) -> list[str]:
 
         created = set(airflow.xcom("chains", scenario.runs["chains"], "create"))
         requests = api.requests()
+        submitted = set(airflow.xcom("submissions", scenario.runs["submissions"], "submit"))
         accounts = [
-            account("create", requests, created, scenario.kills),
+            account("create", requests, created | submitted, scenario.kills),
             account("cancel", requests, created | seeded.running, scenario.kills),
-            account("delete", requests, created | seeded.oldest, scenario.kills),
+            account("delete", requests, created | submitted | seeded.oldest, scenario.kills),
         ]
         left = set(api.ids())
         tries = list(all_tries(scenario))
@@ -115,10 +122,12 @@ def run(*, calm: bool) -> list[str]:
         return [
             *(f"the run of {dag_id} is {state}" for dag_id, state in states.items() if state != "success"),
             *([] if len(created) == CHAINS else [f"{len(created)} batches were created instead of {CHAINS}"]),
-            *(f"{batch_id} is still there" for batch_id in left & (created | seeded.oldest)),
+            *([] if len(submitted) == 3 else [f"{len(submitted)} batches were submitted instead of 3"]),
+            *(f"{batch_id} is still there" for batch_id in left & (created | submitted | seeded.oldest)),
             *(f"{batch_id} is gone, which was to be left alone" for batch_id in seeded.younger - left),
             *(problem for each in accounts for problem in each.problems),
             *unsaved(results, requests, seeded.oldest, LINES),
+            *unsaved(results / "submitted", requests, submitted, SUBMITTED // 3),
             *unrecorded(results, requests, seeded.oldest, scenario.kills),
         ]
 

@@ -40,12 +40,19 @@ class Scenario:
         self._tries: Counter[str] = Counter()
         self._said = 0.0
 
-    def start_runs(self) -> None:
-        """Start a run of each DAG."""
+    def start_runs(self, *, kill: bool) -> None:
+        """Start a run of each DAG.
+
+        :param kill: Whether to kill the worker of the submission before it gets the answer to its first create.
+        """
         self.meter.begin(self.airflow.pids)
         self.airflow.api("POST", "/pools", json={"name": "batches", "slots": 3})
-        for dag_id in ("chains", "teardown"):
+        for dag_id in ("submissions", "chains", "teardown"):
             self.airflow.wait_for_dag(dag_id)
+        self.runs["submissions"] = self.airflow.trigger_dag("submissions")
+        self._say("triggered DAG submissions")
+        if kill:
+            self._kill_submitter()
         for dag_id in ("chains", "teardown"):
             self.runs[dag_id] = self.airflow.trigger_dag(dag_id)
             self._say(f"triggered DAG {dag_id}")
@@ -70,6 +77,13 @@ class Scenario:
     def until(self, what: str, condition: Callable[[Tasks], Any], timeout: float = 1200) -> Any:
         """Return what a condition on the task instances comes to, once it is true."""
         return self.airflow.wait_until(lambda: condition(self.tasks()), timeout, what, every=3)
+
+    def _kill_submitter(self) -> None:
+        self.api.fault(endpoint="create", delay=8)
+        self.until("the submission's moment", lambda tasks: self.api.count("create") >= 1)
+        task = self.tasks()["submit"]
+        self._kill(task["hostname"], "the API has received the first requests of submit, and not answered them")
+        self._restart(task["hostname"])
 
     def kill_scheduler(self) -> None:
         """Kill the scheduler while it feeds the chains to the workers."""

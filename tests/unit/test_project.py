@@ -32,7 +32,7 @@ def test_every_make_target_that_is_named_is_there(where: str, target: str) -> No
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("room", ["api", "waiting"])
+@pytest.mark.parametrize("room", ["api", "submission", "waiting"])
 def test_contributing_names_each_file_of_the_room(room: str) -> None:
     rows = (ROOT / "CONTRIBUTING.md").read_text().partition(f"| file of `{room}/` |")[2].partition("\n\n")[0]
     files = {path.name for path in (ROOT / "airflow_provider_batches" / room).glob("[!_]*.py")}
