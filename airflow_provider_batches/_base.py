@@ -13,7 +13,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_batches._compat import AirflowException, AirflowFailException, conf
 from airflow_provider_batches.api import BatchesError, InvalidArgumentError
-from airflow_provider_batches.hooks.batches import BatchesHook
+from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, BatchesHook
 from airflow_provider_batches.links.batches import BatchesConsoleLink
 from airflow_provider_batches.triggers.batches import FIRST_POLL, BatchEndedTrigger
 from airflow_provider_batches.waiting.outcome import Outcome
@@ -115,6 +115,13 @@ def refuse_without_effect(default_args: dict[str, Any] | None, name: str, needs:
     """
     if name not in (default_args or {}):
         raise ValueError(f"{name}: it has no effect without {needs}. Set that, too, or leave {name} out.")
+
+
+def refuse_waiting(default_args: dict[str, Any] | None, poll_interval: object, timeout: object) -> None:
+    """Refuse the options of a wait for a task that does not wait."""
+    is_set = {"poll_interval": poll_interval != DEFAULT_POLL_INTERVAL, "timeout": timeout != DEFAULT_TIMEOUT}
+    for name in (name for name, given in is_set.items() if given):
+        refuse_without_effect(default_args, name, "wait_for_completion=True")
 
 
 class BatchTask(BatchesOperator):

@@ -15,6 +15,7 @@ from airflow_provider_batches._base import (
     BatchTask,
     airflow_errors,
     is_retry,
+    refuse_waiting,
     refuse_without_effect,
     run_start,
     time_to_wait,
@@ -78,10 +79,8 @@ class CancelBatchOperator(BatchTask):
             refuse_without_effect(kwargs.get("default_args"), "deferrable", "wait_for_completion=True")
         self.poll_interval = read_seconds("poll_interval", poll_interval)
         self.timeout = read_seconds("timeout", timeout)
-        waits = {"poll_interval": poll_interval != DEFAULT_POLL_INTERVAL, "timeout": timeout != DEFAULT_TIMEOUT}
-        for name, is_set in waits.items():
-            if is_set and not self.wait_for_completion:
-                refuse_without_effect(kwargs.get("default_args"), name, "wait_for_completion=True")
+        if not self.wait_for_completion:
+            refuse_waiting(kwargs.get("default_args"), poll_interval, timeout)
 
     def execute(self, context: Context) -> str:
         """Cancel the batch."""

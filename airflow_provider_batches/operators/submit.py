@@ -17,7 +17,7 @@ from airflow_provider_batches._base import (
     BatchesOperator,
     airflow_errors,
     is_retry,
-    refuse_without_effect,
+    refuse_waiting,
     storage_folder,
     time_to_wait,
 )
@@ -157,10 +157,8 @@ class SubmitBatchesOperator(BatchesOperator):
         self.deferrable = read_flag("deferrable", deferrable)
         self.poll_interval = read_seconds("poll_interval", poll_interval)
         self.timeout = read_seconds("timeout", timeout)
-        waits = {"poll_interval": poll_interval != DEFAULT_POLL_INTERVAL, "timeout": timeout != DEFAULT_TIMEOUT}
-        for name, is_set in waits.items():
-            if is_set and not self.wait_for_completion:
-                refuse_without_effect(kwargs.get("default_args"), name, "wait_for_completion=True")
+        if not self.wait_for_completion:
+            refuse_waiting(kwargs.get("default_args"), poll_interval, timeout)
         self._batch_ids: list[str] = []
         self._ti: Any = None
 
@@ -236,8 +234,7 @@ class SubmitBatchesOperator(BatchesOperator):
     def _plan(self, context: Context) -> Plan:
         """Return the plan of this task, which is made if there is none. A retry never reads the requests again."""
         ledger = self._ledger(context)
-        # Without a run, as in a test that calls `execute`, there is no retry to remember anything for.
-        memory = TaskMemory(context) if context.get("dag_run") else None
+        memory = self._memory(context)
         uri = ledger.folder.uri("")
         has_begun = bool(memory and memory.get(_BEGUN) == uri)
         planner = self._planner(context, ledger.folder)
@@ -249,6 +246,10 @@ class SubmitBatchesOperator(BatchesOperator):
             memory.set(_BEGUN, uri)
         self._report(context, ledger.folder, plan.summary)
         return plan
+
+    def _memory(self, context: Context) -> TaskMemory | None:
+        # Without a run, as in a test that calls `execute`, there is no retry to remember anything for.
+        return TaskMemory(context) if context.get("dag_run") else None
 
     def _check_cost(self, planner: Planner, summary: Summary) -> None:
         """Refuse requests that may cost too much."""
@@ -310,6 +311,9 @@ class SubmitBatchesOperator(BatchesOperator):
         batch_ids = submission.batch_ids()
         if not self.keep_requests:
             submission.remove_requests()
+        memory = self._memory(context)
+        if memory and not memory.expires and memory.get(_BEGUN):
+            memory.delete(_BEGUN)
         if not self.wait_for_completion:
             return batch_ids
         if outcome is None or outcome.batch_id != batch_ids:

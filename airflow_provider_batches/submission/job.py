@@ -18,6 +18,10 @@ from airflow_provider_batches.submission.sending import Sender, check_address
 log = logging.getLogger(__name__)
 
 
+#: How often chunks are tried in a row before the task fails.
+MOST_TRIES = 5
+
+
 class UndecidedError(BatchesError):
     """It is not known whether a chunk became a batch, so it is not sent again."""
 
@@ -93,6 +97,7 @@ class Submission:
         :raises BatchesError: A chunk could not be sent. Those that were sent are recorded.
         """
         sender = Sender(self.client, self.ledger, self.plan, self.stopped)
+        tries = 0
         while True:
             states = self.states()
             for number, state in enumerate(states):
@@ -101,7 +106,12 @@ class Submission:
                         raise StoppedError("The task was stopped. A retry sends the remaining requests.")
                     if sender.send(number):
                         self.on_batch(self.batch_ids())
-            states = self.states()
+            states, tries = self.states(), tries + 1
+            if tries > MOST_TRIES and any(state.status == "unsent" for state in states):
+                raise UndecidedError(
+                    f"Chunks of submission {self.plan.submission_id!r} were not sent in {tries} attempts: the store "
+                    "takes too long to create a file, or the process is suspended again and again. Retry later."
+                )
             doubtful = {number: state for number, state in enumerate(states) if state.status == "doubt"}
             if doubtful and (pending := self._resolve(doubtful)):
                 return pending

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between a claim and the last bytes. A process that was suspended for longer must not send them.
 DEADLINE = 30.0
+#: Seconds after which the key is checked again before a body is sent.
+CHECK_SECONDS = 60.0
 #: Seconds between log lines about the progress of an upload.
 PROGRESS_SECONDS = 30.0
 
@@ -64,6 +66,14 @@ class Sender:
         self.ledger = ledger
         self.plan = plan
         self.stopped = stopped
+        self._checked = float("-inf")
+
+    def check(self) -> None:
+        """Check, before a body is sent, that the key works. Shows what the API's clock says, too."""
+        if time.monotonic() - self._checked > CHECK_SECONDS:
+            self.client.page(Pager(1))
+            self._checked = time.monotonic()
+        check_address(self.client, self.plan)
 
     def send(self, number: int) -> MessageBatch | None:
         """Send a chunk, and record its batch. Returns None if it may have been sent, or if another task is sending it.
@@ -104,9 +114,7 @@ class _Attempt:
 
     def run(self) -> MessageBatch | None:
         sender, plan = self._sender, self._sender.plan
-        # Before the body: it shows whether the key works, and what the API's clock says.
-        sender.client.page(Pager(1))
-        check_address(sender.client, plan)
+        sender.check()
         began = time.monotonic()
         try:
             batch = sender.client.create_once(Body(self._chunk.size, self._chunk.sha256, self._pieces))

@@ -329,7 +329,7 @@ class TestDoubt:
 
     def test_lasts_while_the_list_cannot_be_read(self, submit: Submit, api: Emulator) -> None:
         api.fault(Fault("create", drop_after=True))
-        api.fault(Fault("list", status=500, after=3, times=None))
+        api.fault(Fault("list", status=500, after=1, times=None))
         task = submit()
         with pytest.raises(AirflowException, match="list batches"):
             task.run()
@@ -365,7 +365,7 @@ class TestTheConnection:
     def test_is_asked_as_seldom_as_possible(self, submit: Submit, api: Emulator) -> None:
         submit().run()
 
-        assert Counter(request.endpoint for request in api.requests) == {"list": 3, "create": 3}
+        assert Counter(request.endpoint for request in api.requests) == {"list": 1, "create": 3}
 
 
 class TestTwoTasks:
@@ -431,6 +431,16 @@ def test_a_folder_that_was_lost_is_never_taken_for_a_new_submission(
             task.run()
         task.clear()
     assert api.count("create") == 2
+
+
+def test_chunks_that_can_never_be_claimed_in_time_fail_the_task(
+    submit: Submit, api: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_batches.submission.sending._Clock.elapsed", lambda self: 31.0)
+
+    with pytest.raises(AirflowException, match=r"were not sent in 6 attempts"):
+        submit().run()
+    assert api.ids() == []
 
 
 def test_requests_that_changed_in_the_folder_are_not_sent(submit: Submit, api: Emulator, folder: Path) -> None:
