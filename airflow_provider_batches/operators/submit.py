@@ -168,7 +168,7 @@ class SubmitBatchesOperator(BatchesOperator):
             try:
                 if read_flag("report_only", self.report_only):
                     planner = self._planner(context, None)
-                    summary = planner.read(self._read(context))
+                    summary = planner.read(read_requests(self._function or self.requests, context))
                     self._report(context, None, summary)
                     self._check_cost(planner, summary)
                     return []
@@ -228,9 +228,6 @@ class SubmitBatchesOperator(BatchesOperator):
         limits = (self.requests_per_batch, self.bytes_per_batch, self.max_requests_total)
         return Planner(self._submission_id(context), folder, *limits)
 
-    def _read(self, context: Context) -> Any:
-        return read_requests(self._function or self.requests, context)
-
     def _plan(self, context: Context) -> Plan:
         """Return the plan of this task, which is made if there is none. A retry never reads the requests again."""
         ledger = self._ledger(context)
@@ -241,7 +238,9 @@ class SubmitBatchesOperator(BatchesOperator):
         start = Start(self.hook.get_conn(), ledger, planner, self.on_changed_input, has_begun)
         plan = start.existing() if is_retry(self, context) else None
         if plan is None:
-            plan = start.plan(self._read(context), partial(self._check_cost, planner))
+            plan = start.plan(
+                read_requests(self._function or self.requests, context), partial(self._check_cost, planner)
+            )
         if memory and not has_begun:
             memory.set(_BEGUN, uri)
         self._report(context, ledger.folder, plan.summary)
@@ -293,8 +292,7 @@ class SubmitBatchesOperator(BatchesOperator):
         }
         context["ti"].xcom_push(key="submission", value=about)
         for model, count in summary.models.items():
-            tokens = summary.max_tokens[model]
-            self.log.info("%s: %d requests, at most %d output tokens", model, count, tokens)
+            self.log.info("%s: %d requests, at most %d output tokens", model, count, summary.max_tokens[model])
         text = "This is a report only: nothing is sent. " if folder is None else ""
         self.log.info("%sRequests: %d, %.1f MB", text, summary.requests, summary.size / 1e6)
 
