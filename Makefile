@@ -10,6 +10,8 @@ unexport AIRFLOW_HOME AIRFLOW_CONFIG PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 VENV := .venv
 OFFICIAL := .venv-official
+# Type checkers on the documentation's code; a part of `make lint`, because they take half a minute.
+SHOWN := tests/packaging/test_types.py
 PY := $(VENV)/bin/python
 INSTALL = $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt
 
@@ -27,7 +29,7 @@ up: $(VENV)/.run  ## Airflow's UI with the emulator and the examples, until Ctrl
 
 .PHONY: test
 test: $(VENV)/.dev  ## all tests (ARGS="-k name" for some of them, COVERAGE=1 with branch coverage)
-	@$(PY) -m pytest $(if $(ARGS),$(ARGS),-n 2 --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term))
+	@$(PY) -m pytest $(if $(ARGS),$(ARGS),-n 2 --no-loadscope-reorder --ignore=$(SHOWN) $(if $(COVERAGE),--cov --cov-report=term))
 
 .PHONY: e2e
 e2e: $(VENV)/.dev $(VENV)/.e2e  ## Airflow's UI in Chromium, then a search for secrets (SCREENSHOTS=docs/images keeps pictures)
@@ -64,10 +66,11 @@ compat: $(VENV)/.compat  ## tests and demo on each Airflow from 3.0 on, into doc
 	@$(PY) -m scripts.compat render
 
 .PHONY: lint
-lint: $(VENV)/.dev  ## ruff and mypy
+lint: $(VENV)/.dev  ## ruff, mypy, and the types of what the documentation shows
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@$(PY) -m pytest --quiet $(SHOWN)
 
 .PHONY: reference
 reference: $(VENV)/.dev  ## docs/reference.md from the docstrings
