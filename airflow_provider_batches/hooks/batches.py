@@ -119,6 +119,9 @@ class BatchesHook(BaseHook):
     def create_batch(self, requests: Iterable[Mapping[str, Any] | BatchRequest]) -> MessageBatch:
         """Create a batch, which costs money from then on. See BatchesClient.create.
 
+        If the answer is lost, the batch may exist, and a second call would create another one. SubmitBatchesOperator
+        finds it instead, and splits any number of requests into batches.
+
         :param requests: 1 to 100,000 of `{"custom_id": ..., "params": {...}}`.
         """
         return self.get_conn().create(requests)

@@ -60,13 +60,13 @@ _BEGUN = "submission"
 class SubmitBatchesOperator(BatchesOperator):
     """Submits requests as message batches, each request exactly once.
 
-    Checks all requests, splits them into batches, and sends each batch once. The task can be retried, cleared or killed
-    at any point: what was sent is recorded in a folder, and a request whose answer was lost is looked for in the list
-    of batches before it is sent again. docs/submit.md says what cannot be promised.
+    Checks all requests, splits them into batches, and sends each once. The task can be retried, cleared or killed at any
+    point: a folder records what was sent, and a batch whose answer was lost is looked for before it is sent again. See
+    docs/submit.md for what cannot be promised.
 
     Returns the list of batch IDs. Pushes the XComs `created_batch_ids`, the batches created so far, and `submission`:
-    its `folder`, the number of `requests`, their `size` in bytes, and `models` and `max_tokens`, the requests and the
-    sum of `max_tokens` for each model.
+    its `folder`, the number of `requests` and `batches`, the `size` in bytes, and `models` and `max_tokens`, the
+    requests and the sum of `max_tokens` for each model.
 
     See https://docs.claude.com/en/api/creating-message-batches.
 
@@ -169,7 +169,7 @@ class SubmitBatchesOperator(BatchesOperator):
                 if read_flag("report_only", self.report_only):
                     planner = self._planner(context, None)
                     summary = planner.read(read_requests(self._function or self.requests, context))
-                    self._report(context, None, summary)
+                    self._report(context, None, summary, len(planner.chunks))
                     self._check_cost(planner, summary)
                     return []
                 plan = self._plan(context)
@@ -216,9 +216,9 @@ class SubmitBatchesOperator(BatchesOperator):
     def _submission_id(self, context: Context) -> str:
         if self.submission_id is None:
             return ".".join(task_ids(context))
-        if not isinstance(self.submission_id, str) or self.submission_id.strip() in ("", "None"):
+        if str(self.submission_id).strip() in ("", "None"):
             raise InvalidArgumentError("submission_id", f"got {self.submission_id!r}; it must be a text, not empty.")
-        return self.submission_id
+        return str(self.submission_id)
 
     def _ledger(self, context: Context) -> Ledger:
         path = storage_folder("path", "submissions") if self._is_default_path else self.path
@@ -243,7 +243,7 @@ class SubmitBatchesOperator(BatchesOperator):
             )
         if memory and not has_begun:
             memory.set(_BEGUN, uri)
-        self._report(context, ledger.folder, plan.summary)
+        self._report(context, ledger.folder, plan.summary, len(plan.chunks))
         return plan
 
     def _memory(self, context: Context) -> TaskMemory | None:
@@ -282,19 +282,20 @@ class SubmitBatchesOperator(BatchesOperator):
             on_batch(batch_ids)
         return submission
 
-    def _report(self, context: Context, folder: Folder | None, summary: Summary) -> None:
+    def _report(self, context: Context, folder: Folder | None, summary: Summary, batches: int) -> None:
         about = {
             "folder": folder.uri("") if folder else None,
             "requests": summary.requests,
             "size": summary.size,
+            "batches": batches,
             "models": summary.models,
             "max_tokens": summary.max_tokens,
         }
         context["ti"].xcom_push(key="submission", value=about)
         for model, count in summary.models.items():
             self.log.info("%s: %d requests, at most %d output tokens", model, count, summary.max_tokens[model])
-        text = "This is a report only: nothing is sent. " if folder is None else ""
-        self.log.info("%sRequests: %d, %.1f MB", text, summary.requests, summary.size / 1e6)
+        text = "" if folder else "This is a report only: nothing is sent. "
+        self.log.info("%s%d requests, %.1f MB, %d batches", text, summary.requests, summary.size / 1e6, batches)
 
     def _advance(self, context: Context, submission: Submission, outcome: Outcome | None = None) -> list[str]:
         """Send what is left, wait if requested, and return the batches.

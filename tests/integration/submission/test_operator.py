@@ -107,6 +107,7 @@ def test_a_task_returns_the_batches_in_the_order_of_the_requests(submit: Submit,
         "folder": f"file://{next(folder.iterdir())}",
         "requests": 7,
         "size": task.pushed["submission"]["size"],
+        "batches": 3,
         "models": {"m": 7},
         "max_tokens": {"m": 35},
     }
@@ -524,6 +525,55 @@ def test_the_folder_of_the_deployment_is_the_default(
     task.run()
 
     assert [path.name for path in (tmp_path / "shared").iterdir()] == ["submissions"]
+
+
+class TestAKill:
+    @pytest.fixture
+    def canceled(self, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+        """The batches that a user's mark would cancel."""
+        found: list[list[str]] = []
+
+        async def cancel(ti: Any, batch_ids: list[str], *_: Any) -> None:
+            found.append(batch_ids)
+
+        monkeypatch.setattr("airflow_provider_batches.operators.submit.cancel_for_user", cancel)
+        return found
+
+    def kill(self, task: Submitting, monkeypatch: pytest.MonkeyPatch) -> None:
+        """End the task after its first batch, as a user does who marks it as failed."""
+        send, started = Sender.send, []
+        process = task._process
+
+        def remember() -> Any:
+            started.append(process())
+            return started[-1]
+
+        def killed(self: Sender, number: int) -> Any:
+            found = send(self, number)
+            if number == 1:
+                started[-1].on_kill()
+            return found
+
+        monkeypatch.setattr(task, "_process", remember)
+        monkeypatch.setattr(Sender, "send", killed)
+        with pytest.raises(AirflowException, match=r"The task was stopped\."):
+            task.run()
+
+    def test_leaves_the_batches_running_by_default(
+        self, submit: Submit, api: Emulator, canceled: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.kill(submit(), monkeypatch)
+
+        assert canceled == []
+        assert api.count("create") == 2
+
+    def test_cancels_those_that_were_created_if_that_is_set(
+        self, submit: Submit, api: Emulator, canceled: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        task = submit(cancel_on_kill=True)
+        self.kill(task, monkeypatch)
+
+        assert canceled == [task.pushed["created_batch_ids"][:1]]
 
 
 def test_a_task_that_is_stopped_sends_nothing_more(
