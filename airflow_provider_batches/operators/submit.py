@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     Requests = Iterable[Mapping[str, Any] | BatchRequest]
 
-#: Seconds for which `on_kill` may run. Airflow kills the process of a task five seconds after it asked it to end.
+#: Seconds for which `on_kill` may run; Airflow kills the process after five.
 KILL_SECONDS = 4.0
 _BEGUN = "submission"
 
@@ -60,9 +60,9 @@ _BEGUN = "submission"
 class SubmitBatchesOperator(BatchesOperator):
     """Submits requests as message batches, each request exactly once.
 
-    Checks all requests, splits them into batches, and sends each once. The task can be retried, cleared or killed at any
-    point: a folder records what was sent, and a batch whose answer was lost is looked for before it is sent again. See
-    docs/submit.md for what cannot be promised.
+    Checks all requests, splits them into batches, and sends each once. The task can be retried, cleared or killed at
+    any point: a folder records what was sent, and a batch whose answer was lost is looked for before it is sent again.
+    docs/submit.md says what cannot be promised.
 
     Returns the list of batch IDs. Pushes the XComs `created_batch_ids`, the batches created so far, and `submission`:
     its `folder`, the number of `requests` and `batches`, the `size` in bytes, and `models` and `max_tokens`, the
@@ -91,15 +91,14 @@ class SubmitBatchesOperator(BatchesOperator):
     :param on_doubt: If an answer was lost: `wait` until it is known whether the batch exists (default), or `fail`.
     :param on_changed_input: If a cleared task finds other requests than it has sent: `fail` (default), or `submit`
         them as well.
-    :param keep_requests: Whether to keep the files with the requests once all have been sent. Default True.
+    :param keep_requests: Whether to keep the files of requests once all have been sent. Default True.
     :param cancel_on_kill: Whether to cancel the batches when a user marks the running or deferred task as failed or
         success. Default False: they keep running, and a cleared task returns them.
     :param wait_for_completion: Whether to wait until all batches have ended. Default False.
     :param deferrable: Whether to wait in the triggerer instead of on the worker. Default: Airflow's
         `[operators] default_deferrable`.
     :param poll_interval: Seconds (or timedelta) between polls; the first ones come sooner. Default 60.
-    :param timeout: Seconds (or timedelta) until the wait is given up. Default 25 hours. The batches are still running
-        then.
+    :param timeout: Seconds (or timedelta) until the wait times out; the batches keep running. Default 25 hours.
     """
 
     template_fields: Sequence[str] = ("requests", "path", "submission_id", "report_only", "conn_id")
@@ -187,8 +186,8 @@ class SubmitBatchesOperator(BatchesOperator):
     def execute_complete(self, context: Context, event: Any = None) -> list[str]:
         """Continue after a wait in the triggerer."""
         with airflow_errors():
-            plan = self._ledger(context).plan(self._ledger(context).records().plan)
-            submission = self._submission(context, plan)
+            ledger = self._ledger(context)
+            submission = self._submission(context, ledger.plan(ledger.records().plan))
             outcome = Outcome.from_event(event) if isinstance(event, dict) and "status" in event else None
             return self._advance(context, submission, outcome)
 
@@ -247,7 +246,7 @@ class SubmitBatchesOperator(BatchesOperator):
         return plan
 
     def _memory(self, context: Context) -> TaskMemory | None:
-        # Without a run, as in a test that calls `execute`, there is no retry to remember anything for.
+        # Without a run, as in a test that calls `execute`, there is no retry.
         return TaskMemory(context) if context.get("dag_run") else None
 
     def _check_cost(self, planner: Planner, summary: Summary) -> None:
