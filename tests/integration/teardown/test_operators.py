@@ -155,7 +155,6 @@ class TestSaveBatchResults:
         [
             ({"path": "results"}, "path: got 'results'; it must be a URI"),
             ({"path": ""}, "path: got ''"),
-            ({"path": None}, "path: got None"),
             ({"path": "file://data/all.jsonl"}, "path: got 'file://data/all.jsonl'.*three slashes"),
             ({"on_missing_results": "maybe"}, "on_missing_results: got 'maybe'; it must be one of fail, skip, ignore"),
         ],
@@ -163,6 +162,16 @@ class TestSaveBatchResults:
     def test_a_wrong_argument_is_named_at_once(self, fields: dict[str, Any], says: str) -> None:
         with pytest.raises(ValueError, match=says):
             SaveBatchResultsOperator(task_id="t", **{"batch_id": "a", "path": "/data", **fields})
+
+    def test_the_folder_of_the_deployment_is_the_default(
+        self, api: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__MESSAGE_BATCHES__STORAGE_FOLDER", f"file://{folder}")
+        task = SaveBatchResultsOperator(task_id="t", batch_id=api.add_batch(9, age_seconds=DAY))
+
+        saved = task.execute({"ti": None})  # type: ignore[typeddict-item]
+
+        assert saved["path"] == f"file://{folder}/results/{saved['batch_id']}.jsonl"
 
     def test_a_template_is_checked_when_it_is_rendered(self, api: Emulator, save: Callable[..., Any]) -> None:
         with pytest.raises(AirflowFailException, match="path: got 'None'"):
