@@ -1,7 +1,8 @@
-"""What the README and the pages of the documentation show works as it stands there."""
+"""What the README and the pages of the documentation show works unchanged."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -28,7 +29,27 @@ def code(holding: str) -> str:
 
 
 def test_the_dag_is_short() -> None:
-    assert len(code("def stop_batch(").splitlines()) <= 15
+    assert len(code("def answer_requests(").splitlines()) <= 15
+
+
+@pytest.mark.feature("dag_test")
+@pytest.mark.batches_emulator(batch_seconds=0)
+def test_the_dag_answers_a_file_of_requests(
+    run_dag: Callable[..., Any], batches_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = f"file://{tmp_path}/batches"
+    text = code("def answer_requests(").replace("s3://aws_default@my-bucket/batches", folder)
+    (tmp_path / "answer_requests.py").write_text(text)
+    (tmp_path / "batches").mkdir()
+    params = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
+    request = json.dumps({"custom_id": "row-1", "params": params})
+    (tmp_path / "batches" / "requests.jsonl").write_text(request)
+    monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path))
+
+    run = run_dag("answer_requests")
+
+    assert run.state == "success"
+    assert [saved["lines"] for saved in run.xcom("save")] == [1]
 
 
 @pytest.mark.feature("dag_test")
