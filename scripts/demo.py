@@ -35,7 +35,7 @@ API_ENDS_WITHIN = 25 * 3600.0
 STARTED = time.monotonic()
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Print what happens, with the seconds since the start."""
     print(f"{time.monotonic() - STARTED:6.1f} s  {line}", flush=True)
 
@@ -68,22 +68,22 @@ def _submit() -> int:
     FOLDER.mkdir(parents=True)
     source = FOLDER / "requests.jsonl"
     source.write_text("".join(f"{json.dumps(request)}\n" for request in _requests("claude-haiku-5-5")))
-    say(f"wrote {source.relative_to(ROOT)}: {REQUESTS} requests")
+    log(f"wrote {source.relative_to(ROOT)}: {REQUESTS} requests")
     with contextlib.ExitStack() as stack:
         api = stack.enter_context(emulator("--batch-seconds", "20"))
-        say(f"the API is the emulator on {api.url}; nothing leaves this machine")
+        log(f"the API is the emulator on {api.url}; nothing leaves this machine")
         env = {CONNECTION: api.connection_json, "AIRFLOW_VAR_SUBMIT_PIPELINE_FOLDER": FOLDER.as_uri()}
         airflow = _start(stack, env)
         # The answer to the create takes so long that the worker can be killed before it comes.
         api.fault(endpoint="create", delay=5)
         run_id = airflow.trigger_dag(PIPELINE, {"requests": source.as_uri()})
-        say(f"triggered DAG {PIPELINE} with this file")
+        log(f"triggered DAG {PIPELINE} with this file")
         airflow.wait_until(lambda: api.count("create") > 0, 60, "the API to receive the requests")
         (task,) = (task for task in airflow.task_instances(PIPELINE, run_id) if task["task_id"] == "submit")
         os.kill(task["pid"], signal.SIGKILL)
-        say("KILLED the worker of submit: the API has the requests, and its answer is lost")
+        log("KILLED the worker of submit: the API has the requests, and its answer is lost")
         state = _follow(airflow, PIPELINE, run_id, timeout=300)
-        say(f"the run has ended: {state}")
+        log(f"the run has ended: {state}")
         _print_tasks(airflow, PIPELINE, run_id)
         lines = [line for path in (FOLDER / "results").glob("*.jsonl") for line in path.read_bytes().splitlines()]
         creates, left = api.count("create"), api.ids()
@@ -94,9 +94,9 @@ def _submit() -> int:
 
 
 def _start(stack: contextlib.ExitStack, env: dict[str, str]) -> RealAirflow:
-    say("starting Airflow: api-server, scheduler, dag-processor, triggerer (SQLite, temporary folder)")
-    airflow = stack.enter_context(RealAirflow(dags_folder=EXAMPLES, env=env, say=say))
-    say(f"Airflow {airflow.api('GET', '/version')['version']} is up on {airflow.url}")
+    log("starting Airflow: api-server, scheduler, dag-processor, triggerer (SQLite, temporary folder)")
+    airflow = stack.enter_context(RealAirflow(dags_folder=EXAMPLES, env=env, log=log))
+    log(f"Airflow {airflow.api('GET', '/version')['version']} is up on {airflow.url}")
     return airflow
 
 
@@ -106,11 +106,11 @@ def _tear_down(options: argparse.Namespace, connection: str) -> int:
         airflow = _start(stack, {CONNECTION: connection})
         hook = _hook(airflow.home, connection)
         batch = hook.get_batch(options.batch_id) if options.batch_id else hook.create_batch(_requests(options.model))
-        say(f"batch {batch.id}: {batch.request_counts.total} requests, {batch.processing_status}")
+        log(f"batch {batch.id}: {batch.request_counts.total} requests, {batch.processing_status}")
         run_id = airflow.trigger_dag(TEARDOWN, {"batch_id": batch.id})
-        say(f'triggered DAG {TEARDOWN} with {{"batch_id": "{batch.id}"}}')
+        log(f'triggered DAG {TEARDOWN} with {{"batch_id": "{batch.id}"}}')
         state = _follow(airflow, TEARDOWN, run_id, timeout=API_ENDS_WITHIN)
-        say(f"the run has ended: {state}")
+        log(f"the run has ended: {state}")
         _print_tasks(airflow, TEARDOWN, run_id)
         _print_failed_tries(airflow, TEARDOWN, run_id)
         return _prove_deletion(hook, batch.id) if state == "success" else 1
@@ -141,7 +141,7 @@ def _follow(airflow: RealAirflow, dag_id: str, run_id: str, timeout: float) -> s
         for task in _by_start(airflow, dag_id, run_id):
             task_id, task_state = task["task_id"], task["state"]
             if task_state not in (None, seen.get(task_id), "scheduled", "queued"):
-                say(f"  {task_id}: {task_state}")
+                log(f"  {task_id}: {task_state}")
             seen[task_id] = task_state
         if state in ("success", "failed"):
             return state

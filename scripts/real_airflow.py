@@ -49,7 +49,7 @@ class RealAirflow:
     :param env: Further variables for all components, such as ``AIRFLOW_CONN_...`` or ``AIRFLOW__SECTION__KEY``.
     :param roles: Airflow's roles for which there is a user besides the administrator, named like the role and with the
         same password: ``viewer``, ``user``, ``op``.
-    :param say: Called with what happens, a line at a time.
+    :param log: Called with what happens, a line at a time.
     :param start_timeout: Seconds until all components have to be healthy.
     """
 
@@ -62,7 +62,7 @@ class RealAirflow:
         dags_folder: Path,
         env: Mapping[str, str] | None = None,
         roles: Sequence[str] = (),
-        say: Callable[[str], None] = lambda line: None,
+        log: Callable[[str], None] = lambda line: None,
         start_timeout: float = 180,
     ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="airflow-"))
@@ -71,7 +71,7 @@ class RealAirflow:
         self._dags_folder = dags_folder.resolve()
         self._extra_env = dict(env or {})
         self._users = {self.username: "admin", **{role: role for role in roles}}
-        self._say = say
+        self._log = log
         self._start_timeout = start_timeout
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._port, self._worker_log_port, self._trigger_log_port = free_ports(3)
@@ -142,7 +142,7 @@ class RealAirflow:
         for ti in self.task_instances(dag_id, run_id) if state == "failed" else ():
             if ti["state"] == "failed":
                 log = self.task_log(dag_id, run_id, ti["task_id"], ti["try_number"], ti["map_index"])
-                self._say(f"{task_name(ti)} has failed:\n{log}")
+                self._log(f"{task_name(ti)} has failed:\n{log}")
         return str(state)
 
     def wait_for_task(self, dag_id: str, run_id: str, task_id: str, state: str, timeout: float = 120) -> None:
@@ -291,7 +291,7 @@ class RealAirflow:
             process.wait()
         self._processes.clear()
         if keep_logs:
-            self._say(f"Airflow's logs are in {self.home}")
+            self._log(f"Airflow's logs are in {self.home}")
         else:
             shutil.rmtree(self.home, ignore_errors=True)
 

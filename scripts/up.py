@@ -26,7 +26,7 @@ def main() -> int:
         # What is created by hand ends within a minute.
         emulator("--batch-seconds", "60", "--cancel-seconds", "3") as api,
         # The button in the form of a connection that tests it is off by default.
-        RealAirflow(dags_folder=EXAMPLES, env={"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}, say=print) as airflow,
+        RealAirflow(dags_folder=EXAMPLES, env={"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}, log=print) as airflow,
     ):
         connection = {"connection_id": "anthropic_default", **json.loads(api.connection_json)}
         airflow.api("POST", "/connections", json=connection)

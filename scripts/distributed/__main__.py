@@ -47,7 +47,7 @@ IDLE = 60.0
 STARTED = time.time()
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Print what happens, with the time of day and the seconds since the start."""
     now = time.time()
     print(f"{datetime.fromtimestamp(now):%H:%M:%S}  {now - STARTED:6.1f} s  {line}", flush=True)
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.exit(2, f"{error}\n")
     for problem in problems:
         print(f"FAILED: {problem}", file=sys.stderr)
-    say(f"{len(problems)} checks have failed" if problems else "all checks have passed")
+    log(f"{len(problems)} checks have failed" if problems else "all checks have passed")
     return 1 if problems else 0
 
 
@@ -82,14 +82,14 @@ def run(*, calm: bool) -> list[str]:
                 *("--log-size", "1000000"),
             )
         )
-        say(f"the emulator is up: {REQUESTS_PER_MINUTE:,} requests a minute, a cancel takes {CANCEL_SECONDS} s")
+        log(f"the emulator is up: {REQUESTS_PER_MINUTE:,} requests a minute, a cancel takes {CANCEL_SECONDS} s")
         seeded = Seeded(api)
-        say(f"{ENDED} batches have ended and {RUNNING} run; {YOUNGER} younger ones are to be left alone")
+        log(f"{ENDED} batches have ended and {RUNNING} run; {YOUNGER} younger ones are to be left alone")
         env = {"AIRFLOW_CONN_ANTHROPIC_DEFAULT": api.connection_json, "SAVE_RESULTS_TO": f"file://{results}"}
-        airflow = stack.enter_context(distributed_airflow(dags_folder=DAGS, env=env, say=say))
-        say(f"Airflow {airflow.api('GET', '/version')['version']} is up: {', '.join(airflow.components)}")
+        airflow = stack.enter_context(distributed_airflow(dags_folder=DAGS, env=env, log=log))
+        log(f"Airflow {airflow.api('GET', '/version')['version']} is up: {', '.join(airflow.components)}")
 
-        scenario = Scenario(airflow, api, say)
+        scenario = Scenario(airflow, api, log)
         if calm:
             print_idle(airflow)
         scenario.start_runs(kill=not calm)
@@ -102,7 +102,7 @@ def run(*, calm: bool) -> list[str]:
         states = scenario.wait_for_ends()
         ended = time.time()
         for dag_id, state in states.items():
-            say(f"the run of {dag_id} has ended: {state}")
+            log(f"the run of {dag_id} has ended: {state}")
 
         created = set(airflow.xcom("chains", scenario.runs["chains"], "create"))
         requests = api.requests()

@@ -52,7 +52,7 @@ class DistributedAirflow(RealAirflow):
         database: str,
         broker: str,
         env: Mapping[str, str],
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         servers = {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{database}",
@@ -61,7 +61,7 @@ class DistributedAirflow(RealAirflow):
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
             "AIRFLOW__CORE__HOSTNAME_CALLABLE": "machine.name",
         }
-        super().__init__(dags_folder=dags_folder, env={**SETTINGS, **servers, **env}, say=say, start_timeout=300)
+        super().__init__(dags_folder=dags_folder, env={**SETTINGS, **servers, **env}, log=log, start_timeout=300)
         shutil.copytree(Path(__file__).parent / "config", self.home / "config")
 
     def env_of(self, component: str) -> dict[str, str]:
@@ -78,7 +78,7 @@ class DistributedAirflow(RealAirflow):
 
 @contextlib.contextmanager
 def distributed_airflow(
-    *, dags_folder: Path, env: Mapping[str, str], say: Callable[[str], None]
+    *, dags_folder: Path, env: Mapping[str, str], log: Callable[[str], None]
 ) -> Iterator[DistributedAirflow]:
     """Run PostgreSQL, Redis and an Airflow on them."""
     with contextlib.ExitStack() as stack:
@@ -89,6 +89,6 @@ def distributed_airflow(
             (folder / name).mkdir()
         database = stack.enter_context(postgres(folder / "postgresql"))
         broker = stack.enter_context(redis(folder / "redis"))
-        say("PostgreSQL and Redis are up")
-        airflow = DistributedAirflow(dags_folder=dags_folder, database=database, broker=broker, env=env, say=say)
+        log("PostgreSQL and Redis are up")
+        airflow = DistributedAirflow(dags_folder=dags_folder, database=database, broker=broker, env=env, log=log)
         yield stack.enter_context(airflow)

@@ -27,16 +27,16 @@ class Scenario:
 
     :param airflow: The Airflow.
     :param api: The emulator.
-    :param say: Takes the log of events, a line at a time.
+    :param log: Takes the log of events, a line at a time.
     """
 
-    def __init__(self, airflow: DistributedAirflow, api: EmulatorProcess, say: Callable[[str], None]) -> None:
+    def __init__(self, airflow: DistributedAirflow, api: EmulatorProcess, log: Callable[[str], None]) -> None:
         self.airflow = airflow
         self.api = api
         self.kills: list[Kill] = []
         self.runs: dict[str, str] = {}
         self.meter = Meter()
-        self._say = say
+        self._log = log
         self._tries: Counter[str] = Counter()
         self._said = 0.0
 
@@ -50,12 +50,12 @@ class Scenario:
         for dag_id in ("submissions", "chains", "teardown"):
             self.airflow.wait_for_dag(dag_id)
         self.runs["submissions"] = self.airflow.trigger_dag("submissions")
-        self._say("triggered DAG submissions")
+        self._log("triggered DAG submissions")
         if kill:
             self._kill_submitter()
         for dag_id in ("chains", "teardown"):
             self.runs[dag_id] = self.airflow.trigger_dag(dag_id)
-            self._say(f"triggered DAG {dag_id}")
+            self._log(f"triggered DAG {dag_id}")
 
     def tasks(self) -> Tasks:
         """Return all task instances by name, and say what is new."""
@@ -66,12 +66,12 @@ class Scenario:
         }
         for name, task in found.items():
             if task["try_number"] > max(1, self._tries[name]):
-                self._say(f"  {name}: try {task['try_number']}")
+                self._log(f"  {name}: try {task['try_number']}")
             self._tries[name] = task["try_number"]
         if time.monotonic() - self._said > PROGRESS:
             self._said = time.monotonic()
             self.meter.sample(self.airflow.pids)
-            self._say(f"  {describe(found)}")
+            self._log(f"  {describe(found)}")
         return found
 
     def until(self, what: str, condition: Callable[[Tasks], Any], timeout: float = 1200) -> Any:
@@ -112,7 +112,7 @@ class Scenario:
         name, waits = self.until("the triggerer's moment", busiest)
         self._kill(name, f"{waits} waits are there")
         self.until("its waits to go elsewhere", lambda tasks: name not in self._triggerers())
-        self._say(f"no wait is left with {name}, {time.time() - self.kills[-1].at:.1f} s after its death")
+        self._log(f"no wait is left with {name}, {time.time() - self.kills[-1].at:.1f} s after its death")
         self._restart(name)
 
     def kill_api(self) -> None:
@@ -141,7 +141,7 @@ class Scenario:
         else:
             self.airflow.kill(what)
         self.kills.append(Kill(what, time.time()))
-        self._say(f"KILLED {what}: {why}")
+        self._log(f"KILLED {what}: {why}")
 
     def _restart(self, what: str, after: float = RESTART) -> None:
         time.sleep(max(0.0, self.kills[-1].at + after - time.time()))
@@ -149,7 +149,7 @@ class Scenario:
             self.api.start()
         else:
             self.airflow.start(what)
-        self._say(f"STARTED {what} again")
+        self._log(f"STARTED {what} again")
 
     def _deleted(self) -> str:
         return f"{self.api.count('delete')} deletes so far"

@@ -51,7 +51,7 @@ def airflow(chromium: str, api: Emulator, tmp_path_factory: pytest.TempPathFacto
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "AIRFLOW_CONN_ANTHROPIC_ENV": json.dumps(connection),
     }
-    with RealAirflow(dags_folder=dags, env=env, roles=("viewer", "user", "op"), say=print) as airflow:
+    with RealAirflow(dags_folder=dags, env=env, roles=("viewer", "user", "op"), log=print) as airflow:
         yield airflow
 
 

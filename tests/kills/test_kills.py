@@ -43,7 +43,7 @@ def api() -> Iterator[Emulator]:
 @pytest.fixture(scope="module")
 def airflow(api: Emulator) -> Iterator[RealAirflow]:
     env = {"AIRFLOW_CONN_ANTHROPIC_DEFAULT": api.connection_json, "AIRFLOW__CORE__PARALLELISM": "12", **HEARTBEATS}
-    with RealAirflow(dags_folder=HERE / "dags", env=env, say=print) as airflow:
+    with RealAirflow(dags_folder=HERE / "dags", env=env, log=print) as airflow:
         yield airflow
 
 

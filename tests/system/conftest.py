@@ -28,5 +28,5 @@ def airflow(api: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             shutil.copy(path, dags)
     saved = tmp_path_factory.mktemp("saved").as_uri()
     env = {"AIRFLOW_CONN_ANTHROPIC_DEFAULT": api.connection_json, "AIRFLOW_VAR_BATCH_PIPELINE_FOLDER": saved}
-    with RealAirflow(dags_folder=dags, env=env, say=print) as airflow:
+    with RealAirflow(dags_folder=dags, env=env, log=print) as airflow:
         yield airflow
