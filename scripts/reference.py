@@ -12,6 +12,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 PACKAGE = "airflow_provider_batches"
 CLASSES = (
     "operators.submit.SubmitBatchesOperator",
+    "submission.rows.Rows",
     "operators.batches.CancelBatchOperator",
     "sensors.batches.BatchEndedSensor",
     "operators.results.SaveBatchResultsOperator",

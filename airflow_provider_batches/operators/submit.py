@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
     from airflow_provider_batches._base import Templated
-    from airflow_provider_batches.api import BatchRequest
+    from airflow_provider_batches.submission.rows import Rows
 
-    Requests = Iterable[Mapping[str, Any] | BatchRequest]
+    Requests = Iterable[Mapping[str, Any]] | Rows
 
 #: Seconds for which `on_kill` may run; Airflow kills the process after five.
 KILL_SECONDS = 4.0
@@ -71,8 +71,8 @@ class SubmitBatchesOperator(BatchesOperator):
     See https://docs.claude.com/en/api/creating-message-batches.
 
     :param requests: A list of `{"custom_id", "params"}` or the output of a task (templated); a callable that returns
-        them, and may take the context; or the URI of a `.jsonl` file, or of a folder of them. A `custom_id` has up to
-        55 characters and is unique. Data from a callable or a file is never rendered as a template.
+        them, and may take the context; the URI of a `.jsonl` file, or of a folder of them; or `Rows` of a table. A
+        `custom_id` has up to 55 characters and is unique. Data is never rendered as a template.
     :param path: Folder that all workers share, for the record of what was sent and the requests themselves. Local, S3,
         Google Cloud Storage or Azure (templated). Default: `submissions` in `[message_batches] storage_folder`.
     :param conn_id: The connection (templated). Default `anthropic_default`.
@@ -91,7 +91,7 @@ class SubmitBatchesOperator(BatchesOperator):
     :param on_doubt: If an answer was lost: `wait` until it is known whether the batch exists (default), or `fail`.
     :param on_changed_input: If a cleared task finds other requests than it has sent: `fail` (default), or `submit`
         them as well.
-    :param keep_requests: Whether to keep the files of requests once all have been sent. Default True.
+    :param keep_requests: Whether to keep the files of requests once all are sent. Default True.
     :param cancel_on_kill: Whether to cancel the batches when a user marks the running or deferred task as failed or
         success. Default False: they keep running, and a cleared task returns them.
     :param wait_for_completion: Whether to wait until all batches have ended. Default False.

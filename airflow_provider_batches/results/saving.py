@@ -22,7 +22,8 @@ from airflow_provider_batches.api.endpoints import check_batch_id
 from airflow_provider_batches.api.errors import StoppedError
 from airflow_provider_batches.api.evidence import Proof
 from airflow_provider_batches.api.retry import Retry
-from airflow_provider_batches.storage.folder import Folder, digest
+from airflow_provider_batches.storage.digest import digest
+from airflow_provider_batches.storage.folder import Folder
 
 log = logging.getLogger(__name__)
 

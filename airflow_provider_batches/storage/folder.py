@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import re
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from threading import Thread
@@ -34,8 +31,6 @@ _STORES = {
 _BLOCK = 8 * 1024 * 1024
 _OBJECT_STORAGES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"})
 _PIECE = 1024 * 1024
-#: Pieces that may wait to be written, so that a short delay on one side does not stop the other.
-_AHEAD = 8
 _PART = re.compile(r"\..+\.jsonl?\.[0-9a-f]{32}\.part")
 #: Seconds after which no worker can still be writing a half-written file.
 _ABANDONED = 24 * 3600.0
@@ -188,12 +183,22 @@ class Folder:
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """Iterate over the content of a file, regardless of what is cached about it."""
+        with self.reading(name) as file, self._errors("read", name):
+            while piece := file.read(_PIECE):
+                yield piece
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file to read it, regardless of what is cached about it.
+
+        :raises FileNotFoundError: There is none.
+        """
         path = self._in(name)
         with self._errors("read", name, FileNotFoundError):
             self._fs.invalidate_cache(path)
-            with self._fs.open(path, "rb", **self._options) as file:
-                while piece := file.read(_PIECE):
-                    yield piece
+            file = self._fs.open(path, "rb", **self._options)
+        with file:
+            yield file
 
     def settle(self, name: str) -> None:
         """Flush a local file and its name to the disk, so that they survive a power cut."""
@@ -309,33 +314,3 @@ class Folder:
             raise StorageError(
                 f"{self._argument}: could not {action} {self.uri(name)} ({type(error).__name__}: {says}).{hint}"
             ) from error
-
-
-def digest(chunks: Iterable[bytes], write: Callable[[bytearray], object] = lambda _: None) -> tuple[int, str]:
-    """Return the size and the SHA-256 of a stream. A thread hashes and writes it while the next chunks arrive.
-
-    :param write: Called with the stream, piece by piece. Default: the stream is only read.
-    """
-    size, sha256, piece = 0, hashlib.sha256(), bytearray()
-    writing: deque[Future[None]] = deque()
-    thread = ThreadPoolExecutor(1)
-
-    def process(piece: bytearray) -> None:
-        sha256.update(piece)
-        write(piece)
-
-    try:
-        for chunk in chunks:
-            size += len(chunk)
-            piece += chunk
-            if len(piece) >= _PIECE:
-                writing.append(thread.submit(process, piece))
-                piece = bytearray()
-            while len(writing) > _AHEAD:
-                writing.popleft().result()
-        writing.append(thread.submit(process, piece))
-        for each in writing:
-            each.result()
-    finally:
-        thread.shutdown(cancel_futures=True)
-    return size, sha256.hexdigest()

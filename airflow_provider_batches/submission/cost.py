@@ -86,7 +86,7 @@ def _price(model: str, prices: Prices | None) -> tuple[float, float]:
     if prices is not None and model in prices:
         return prices[model]["input"], prices[model]["output"]
     if prices is None and find_spec("genai_prices"):
-        from genai_prices import Usage, calc_price  # type: ignore[import-not-found]
+        from genai_prices import Usage, calc_price
 
         million = Usage(input_tokens=1_000_000, output_tokens=1_000_000)
         try:

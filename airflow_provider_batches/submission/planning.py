@@ -15,7 +15,8 @@ from airflow_provider_batches.api.errors import InvalidArgumentError
 from airflow_provider_batches.storage.folder import Folder
 from airflow_provider_batches.submission.cost import Samples
 from airflow_provider_batches.submission.ledger import Chunk, Plan, Summary
-from airflow_provider_batches.submission.requests import Located, Problem, encode
+from airflow_provider_batches.submission.located import Located, Problem
+from airflow_provider_batches.submission.requests import encode
 from airflow_provider_batches.submission.tags import TAG, make_tag
 
 #: The folder of the request files, beside the ledger.

@@ -13,6 +13,8 @@ from airflow_provider_batches.api.bodies import encode_json
 from airflow_provider_batches.api.errors import InvalidArgumentError, shown
 from airflow_provider_batches.storage.folder import Folder
 from airflow_provider_batches.storage.uris import check_uri
+from airflow_provider_batches.submission.located import Located, Problem
+from airflow_provider_batches.submission.rows import Rows
 from airflow_provider_batches.submission.tags import MAX_CUSTOM_ID
 
 _CUSTOM_ID = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_CUSTOM_ID}}}\Z")
@@ -22,24 +24,20 @@ _REFUSED = {
     "betas": "a batch has beta flags as a whole; set `anthropic_beta` of the connection instead",
 }
 
-#: Where a request stands, and the request, which is a line of bytes in a file.
-Located = tuple[str, object]
-
-
-class Problem(Exception):
-    """A request is not valid."""
-
 
 def read_requests(source: object, context: Mapping[str, Any]) -> Iterator[Located]:
     """Iterate over the requests of a source, and where each stands.
 
-    :param source: A list or an iterable of requests, a callable that returns one, or the URI of a JSONL file or of a
-        folder of them.
+    :param source: A list or an iterable of requests, Rows, a callable that returns one of these, or the URI of a JSONL
+        file or of a folder of them.
     :param context: The task's context, which is passed to a callable that takes an argument.
     :raises InvalidArgumentError: The source is of another kind.
     """
     if callable(source):
         source = _call(source, context)
+    if isinstance(source, Rows):
+        yield from source.requests()
+        return
     if isinstance(source, str) and source.lstrip().startswith("["):
         source = read_literal(source)
     if isinstance(source, str) or hasattr(source, "__fspath__") or hasattr(source, "protocol"):
@@ -60,6 +58,8 @@ def encode(request: object) -> tuple[str, bytes, dict[str, Any]]:
 
     :raises Problem: The request is not valid.
     """
+    if isinstance(request, Problem):
+        raise request
     if isinstance(request, bytes):
         request = _parse(request)
     if not isinstance(request, Mapping):

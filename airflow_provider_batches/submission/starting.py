@@ -12,8 +12,8 @@ from typing import Literal
 from airflow_provider_batches.api import BatchesClient, BatchesError, InvalidArgumentError
 from airflow_provider_batches.submission.job import Submission
 from airflow_provider_batches.submission.ledger import Ledger, Plan, Summary
+from airflow_provider_batches.submission.located import Located
 from airflow_provider_batches.submission.planning import Planner
-from airflow_provider_batches.submission.requests import Located
 
 log = logging.getLogger(__name__)
 

@@ -37,8 +37,8 @@ def test_the_dag_is_short() -> None:
 def test_the_dag_answers_a_file_of_requests(
     run_dag: Callable[..., Any], batches_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = f"file://{tmp_path}/batches"
-    text = code("def answer_requests(").replace("s3://aws_default@my-bucket/batches", folder)
+    text = code("def answer_requests(").replace("s3://aws_default@my-bucket", f"file://{tmp_path}/batches")
+    monkeypatch.setenv("AIRFLOW__MESSAGE_BATCHES__STORAGE_FOLDER", f"file://{tmp_path}/batches")
     (tmp_path / "answer_requests.py").write_text(text)
     (tmp_path / "batches").mkdir()
     params = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}

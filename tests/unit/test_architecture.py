@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
 LATER = {
     "emulator": {"uvicorn"},
     "storage": {"airflow", "fsspec"},
-    "submission": {"genai_prices"},
+    "submission": {"airflow", "genai_prices", "jinja2", "pyarrow"},
     "hooks": {"wtforms"},
     "operators": {"airflow"},
     "get_provider_info": {"hooks"},
@@ -57,8 +57,8 @@ LATER = {
 }
 #: Packages whose name differs from the name that is imported.
 DISTRIBUTIONS = {"airflow": "apache-airflow", "genai_prices": "genai-prices"}
-#: Packages that are imported only where they are installed anyway: by pytest, and by an Airflow with the old form.
-UNDECLARED = {"pytest", "sqlalchemy", "wtforms"}
+#: Packages that are imported only where they are installed anyway: by pytest, and with Airflow.
+UNDECLARED = {"jinja2", "pytest", "sqlalchemy", "wtforms"}
 #: Words of Airflow's world. A "connection" may be one of the network, but "the connection's" is a setting's.
 AIRFLOWS_WORDS = re.compile(
     r"\b(airflow|dags?|sensors?|operators?|triggers?|triggerers?|xcoms?|conn_id|the connection's)\b|\.expand\(",

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_batches.api import InvalidArgumentError
-from airflow_provider_batches.storage import folder as storage
-from airflow_provider_batches.storage.folder import Folder, StorageError, digest
+from airflow_provider_batches.storage import digest as digests
+from airflow_provider_batches.storage.digest import digest
+from airflow_provider_batches.storage.folder import Folder, StorageError
 from airflow_provider_batches.storage.uris import check_uri
 
 
@@ -29,7 +30,7 @@ class FullDisk(io.BytesIO):
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_PIECE", 10)
+    monkeypatch.setattr(digests, "_PIECE", 10)
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 1000])
@@ -66,7 +67,7 @@ def test_what_waits_to_be_written_is_bounded() -> None:
     digest(chunks(), write)
 
     # One piece is filled and one is written, besides those that wait.
-    assert 0 < most <= 10 * (storage._AHEAD + 2)
+    assert 0 < most <= 10 * (digests._AHEAD + 2)
 
 
 def test_a_stream_that_fails_writes_nothing_more() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_batches.api import InvalidArgumentError
-from airflow_provider_batches.submission.requests import Problem, encode, read_requests
+from airflow_provider_batches.submission.located import Problem
+from airflow_provider_batches.submission.requests import encode, read_requests
 
 PARAMS = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
 REQUEST = {"custom_id": "a", "params": PARAMS}
