@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_batches.api import BatchesClient
+
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 PACKAGE = "airflow_provider_batches"
 CLASSES = (
@@ -36,8 +38,9 @@ INTRODUCTION = """<!-- Made by `make reference` from the docstrings: change them
 # Parameters
 
 Every operator, the sensor, the hook and the trigger with their parameters. A *templated* parameter may be a Jinja
-template, or the output of an upstream task. All operators also accept the arguments of Airflow's `BaseOperator`, such
-as `retries`. What a retry, a clear or a mark does is on [Operators and sensor](operators.md).
+template, or the output of an upstream task. All operators accept their parameters by keyword only, and those of
+Airflow's `BaseOperator`, such as `retries`, as well. What a retry, a clear, a skip or a mark does is on
+[a page of its own](operators.md).
 """
 
 
@@ -47,41 +50,57 @@ def page() -> str:
     for path in CLASSES:
         module, _, name = path.rpartition(".")
         cls = getattr(importlib.import_module(f"{PACKAGE}.{module}"), name)
-        text, parameters = _parse(cls)
-        parts.append(f"## {name}\n\n```text\nfrom {PACKAGE}.{module} import {name}\n```\n\n{text}\n")
-        parts.append(_table(parameters, cls.__init__))
-        parts += [_method(cls, method) for method in METHODS if name == "BatchesHook"]
+        parts.append(_section("##", cls, f"from {PACKAGE}.{module} import {name}\n\n"))
+        parts += [_section("###", getattr(cls, method)) for method in METHODS if name == "BatchesHook"]
     return "\n".join(parts)
 
 
-def _method(cls: type, name: str) -> str:
-    text, parameters = _parse(getattr(cls, name))
-    return f"### {name}\n\n{text}\n\n{_table(parameters, getattr(cls, name))}"
+def parameters(documented: Any) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a method, or those of a class and its bases."""
+    classes: tuple[Any, ...] = getattr(documented, "__mro__", ())
+    owners = [cls.__init__ for cls in reversed(classes)] or [documented]
+    return {name: found for owner in owners for name, found in inspect.signature(owner).parameters.items()}
 
 
-def _parse(documented: Any) -> tuple[str, dict[str, str]]:
+def parse(documented: Any) -> tuple[str, dict[str, str]]:
     """Return the text of a docstring, and the texts of its parameters."""
     text, *fields = re.split(r"\n:(?=param |raises )", inspect.getdoc(documented) or "")
-    parameters, errors = {}, []
+    about, errors = {}, []
     for field in fields:
-        kind, name, about = re.match(r"(\w+) (\w+): (.*)", " ".join(field.split())).groups()  # type: ignore[union-attr]
+        kind, name, meaning = re.match(r"(\w+) (\w+): (.*)", " ".join(field.split())).groups()  # type: ignore[union-attr]
         if kind == "param":
-            parameters[name] = about
+            about[name] = meaning
         else:
-            errors.append(f"Raises `{name}`: {about}")
-    return "\n\n".join([text.strip(), *errors]), parameters
+            errors.append(f"Raises `{name}`: {meaning}")
+    if same := re.search(r" See BatchesClient\.(\w+)\.", text):
+        inherited, others = parse(getattr(BatchesClient, same[1]))
+        about = {name: meaning for name, meaning in others.items() if name in parameters(documented)} | about
+        text = text.replace(same[0], "")
+        errors += re.findall("^Raises .*", inherited, re.MULTILINE)
+    text = re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", text)
+    return "\n\n".join([text.strip(), *errors]), about
 
 
-def _table(parameters: dict[str, str], function: Any) -> str:
-    if not parameters:
-        return ""
-    signature = inspect.signature(function).parameters
-    rows = ["| parameter | meaning |", "|---|---|"]
-    for name, about in parameters.items():
-        parameter = signature.get(name)
-        required = "**Required.** " if parameter and parameter.default is parameter.empty else ""
-        rows.append(f"| `{name}` | {required}{about.replace('|', '&#124;')} |")
-    return "\n".join(rows) + "\n"
+def _section(mark: str, documented: Any, imported: str = "") -> str:
+    text, about = parse(documented)
+    known = parameters(documented)
+    name = documented.__name__
+    shown = about if imported else [name for name in known if name != "self"]
+    returned = "" if imported else f" -> {inspect.signature(documented).return_annotation}"
+    signature = "\n".join([f"{imported}{name}(", *(_line(known[name]) for name in shown), f"){returned}"])
+    rows = [f"| `{name}` | {_required(known[name])}{text.replace('|', '&#124;')} |" for name, text in about.items()]
+    table = "\n".join(["| parameter | meaning |", "|---|---|", *rows]) if rows else ""
+    parts = (f"{mark} {name}", f"```py\n{signature}\n```", text, table)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _line(parameter: inspect.Parameter) -> str:
+    default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+    return f"    {parameter.name}: {parameter.annotation}{default},".replace("'", '"')
+
+
+def _required(parameter: inspect.Parameter) -> str:
+    return "**Required.** " if parameter.default is parameter.empty else ""
 
 
 if __name__ == "__main__":

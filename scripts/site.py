@@ -1,7 +1,7 @@
-"""Hooks of mkdocs: what stands in the repository's root is a page of the site too, written down once.
+"""Hooks of mkdocs: files outside of docs/, such as the README, are pages of the site, too.
 
-Links are written as they work in the repository. In the site, one to a file that is a page leads to the page; of any
-other, the text is left.
+Links are written as they work in the repository. In the site, a link to a file that is a page points to the page; of
+any other link, only the text is kept.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Lead the links to where they are in the site."""
+    """Point the links to where they are in the site, and rank the page in the search."""
     here = page.file.src_uri
     source = PAGES.get(here, f"docs/{here}")
+    if here.startswith("decisions/"):
+        page.meta["search"] = {"boost": 0.3}  # behind the pages that say how something is done
 
-    def led(found: re.Match[str]) -> str:
+    def point(found: re.Match[str]) -> str:
         mark, text, target, anchor = found.groups()
         if ":" in target:
             return found[0]
@@ -52,7 +54,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         way = posixpath.relpath(there, posixpath.dirname(here) or ".")
         return f"{mark}[{text}]({way}{anchor or ''})"
 
-    return _LINK.sub(led, markdown)
+    return _LINK.sub(point, markdown)
 
 
 def _page_of(path: str) -> str | None:

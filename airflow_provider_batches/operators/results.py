@@ -1,23 +1,29 @@
-"""The operator that saves the results of a batch."""
+"""Operators that save the results of a batch, and merge results with their rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.sdk import BaseOperator
 
 from airflow_provider_batches import api
 from airflow_provider_batches._arguments import read_batch_id
 from airflow_provider_batches._base import BatchTask, airflow_errors, storage_folder
 from airflow_provider_batches._compat import AirflowFailException, AirflowSkipException, task_ids
 from airflow_provider_batches.hooks.batches import BatchesHook
+from airflow_provider_batches.results.columns import compile_schema, is_worth_another_try
+from airflow_provider_batches.results.merging import Merge
 from airflow_provider_batches.results.saving import Saver
 from airflow_provider_batches.storage.folder import Folder
 from airflow_provider_batches.storage.uris import check_uri
+from airflow_provider_batches.submission.cost import Prices, read_prices, spent
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
     from airflow_provider_batches._base import Templated
+    from airflow_provider_batches.submission.rows import Rows
 
 _ON_MISSING = {"fail": AirflowFailException, "skip": AirflowSkipException, "ignore": None}
 
@@ -98,3 +104,81 @@ class SaveBatchResultsOperator(BatchTask):
     def on_kill(self) -> None:
         """Stop, and never publish a partial file."""
         self._stopped = True
+
+
+class MergeBatchResultsOperator(BaseOperator):
+    """Joins saved results with the rows of their requests, and writes a table, whole or not at all.
+
+    The table has the rows in their order, with these columns added: `status` (`succeeded`, `errored`, `canceled`,
+    `expired` or `unusable`), `text`, `parsed` (the JSON of a structured output, or the input of a tool call),
+    `stop_reason`, `error_type`, `error_message`, `input_tokens`, `output_tokens`, `cache_creation_input_tokens`,
+    `cache_read_input_tokens` and `service_tier`. An answer is `unusable` if it ended with `refusal`, `max_tokens` or
+    `model_context_window_exceeded`, or does not fit the schema. If a row has no result, or a result no row, the task
+    fails and names them.
+
+    Beside the table, `{name}.failed.jsonl` holds the requests that are worth another try: SubmitBatchesOperator accepts
+    it, and a second merge accepts the results of both rounds.
+
+    Returns `path`, `failed_path`, the number of `failed` requests in it, `statuses` (rows by status), `usage` (by
+    model, the number of `answers` and the sum of each counter) and `cost` in dollars, None if a price is not known.
+
+    :param rows: The `Rows` that were submitted. Its source is templated.
+    :param results: What `SaveBatchResultsOperator` returned, for one batch or several, or the URIs of the `.jsonl`
+        files (templated). If a row has several results, the last that succeeded counts, or else the last.
+    :param path: The URI of the table. Its ending decides: `.jsonl`, `.csv` or `.parquet` (templated).
+    :param schema: A JSON schema for `parsed`. Requires `pip install 'airflow-provider-batches[schema]'`. Default: none.
+    :param prefix: What the added columns begin with, if the rows have columns of the same names. Default: nothing.
+    :param is_tagged: Whether the batches were created by SubmitBatchesOperator. Default True.
+    :param retries_request: Decides which failed requests are worth another try, by the columns of their results.
+        Default: `canceled`, `expired`, and `errored` unless the request itself is wrong.
+    :param prices: As for SubmitBatchesOperator.
+    """
+
+    template_fields: Sequence[str] = ("rows", "results", "path")
+    ui_color = "#f3e5dc"
+
+    def __init__(
+        self,
+        *,
+        rows: Rows,
+        results: Templated[Sequence[str] | Sequence[Mapping[str, Any]] | str],
+        path: Templated[str | ObjectStoragePath],
+        schema: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        is_tagged: bool = True,
+        retries_request: Callable[[Mapping[str, Any]], bool] = is_worth_another_try,
+        prices: Prices | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.rows = rows
+        self.results: Any = results
+        self.path: Any = path
+        check_uri("path", path, rendered=False)
+        self.schema = schema
+        self.prefix = prefix
+        self.is_tagged = is_tagged
+        self.retries_request = retries_request
+        self.prices = read_prices(prices)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Merge the results."""
+        with airflow_errors():
+            fits = compile_schema(self.schema)
+            merge = Merge(self.rows, self.path, fits, self.prefix, self.is_tagged, self.retries_request)
+            merged = merge.run(self.results)
+        cost = spent(merged.usage, self.prices)
+        rows = ", ".join(f"{count} {status}" for status, count in merged.statuses.most_common()) or "none"
+        self.log.info("Merged rows into %s: %s", merge.path, rows)
+        for model, counts in merged.usage.items():
+            self.log.info("%s: %s", model, ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+        if cost is not None:
+            self.log.info("The answers cost $%.2f", cost)
+        return {
+            "path": merge.path,
+            "failed_path": merge.failed_path,
+            "failed": merged.failed,
+            "statuses": dict(merged.statuses),
+            "usage": {model: dict(counts) for model, counts in merged.usage.items()},
+            "cost": cost,
+        }

@@ -81,6 +81,24 @@ def estimate(client: BatchesClient, samples: Samples, summary: Summary, prices: 
     return total * BATCH_SHARE
 
 
+def spent(usage: Mapping[str, Mapping[str, int]], prices: Prices | None) -> float | None:
+    """Return how many dollars answers have cost, None if the price of a model is not known.
+
+    A token that is written to the prompt cache costs 1.25 input tokens, and one that is read from it 0.1.
+
+    :param usage: The sums of the usage counters, by model.
+    """
+    total = 0.0
+    for model, counts in usage.items():
+        try:
+            input_price, output_price = _price(model, prices)
+        except InvalidArgumentError:
+            return None
+        cached = 1.25 * counts.get("cache_creation_input_tokens", 0) + 0.1 * counts.get("cache_read_input_tokens", 0)
+        total += (counts.get("input_tokens", 0) + cached) * input_price + counts.get("output_tokens", 0) * output_price
+    return total / 1e6 * BATCH_SHARE
+
+
 def _price(model: str, prices: Prices | None) -> tuple[float, float]:
     """Return the prices of a million input and output tokens."""
     if prices is not None and model in prices:

@@ -85,7 +85,7 @@ class Rows:
     def requests(self) -> Iterator[Located]:
         """Iterate over the requests, and where each row stands."""
         for number, (place, row) in enumerate(self):
-            yield place, self._request(number, row)
+            yield place, self.request(number, row)
 
     def id_of(self, number: int, row: Row) -> Any:
         """Return the `custom_id` of a row."""
@@ -96,7 +96,8 @@ class Rows:
         value = row[self.custom_id]
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    def _request(self, number: int, row: Row) -> object:
+    def request(self, number: int, row: Row) -> object:
+        """Return the request of a row, or a Problem."""
         try:
             if self._render is None:
                 self._render = self._params if callable(self._params) else compile_params(self._params)
