@@ -18,6 +18,7 @@ CLASSES = (
     "operators.batches.CancelBatchOperator",
     "sensors.batches.BatchEndedSensor",
     "operators.results.SaveBatchResultsOperator",
+    "operators.results.MergeBatchResultsOperator",
     "operators.batches.DeleteBatchOperator",
     "operators.teardown.TeardownBatchesOperator",
     "operators.batches.ListBatchesOperator",
@@ -95,7 +96,8 @@ def _section(mark: str, documented: Any, imported: str = "") -> str:
 
 
 def _line(parameter: inspect.Parameter) -> str:
-    default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+    value = parameter.default
+    default = "" if value is parameter.empty else f" = {getattr(value, '__name__', repr(value))}"
     return f"    {parameter.name}: {parameter.annotation}{default},".replace("'", '"')
 
 

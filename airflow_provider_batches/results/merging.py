@@ -155,16 +155,22 @@ class Merge:
 
 
 def _files(results: object) -> Iterator[tuple[str, int | None]]:
-    """Yield the URI of each file of results, and how many it has."""
-    if isinstance(results, (str, Mapping)) or not isinstance(results, Sequence):
-        results = [results]
-    for index, each in enumerate(results):
-        uri, lines = (each.get("path"), each.get("lines")) if isinstance(each, Mapping) else (each, None)
-        if isinstance(each, Mapping) and uri is None:
-            continue  # a batch without results
-        if not isinstance(uri, str) or not uri.endswith(".jsonl"):
-            raise InvalidArgumentError(
-                "results",
-                f"got {shown(each)} at {index}; it must be the URI of a .jsonl file, or the output of a save.",
-            )
-        yield check_uri("results", uri), lines
+    """Yield the URI of each file of results, and how many it has. Lists may be nested, and tasks skipped."""
+    if isinstance(results, Mapping):
+        # A batch without results has no file.
+        uri, lines = results.get("path"), results.get("lines")
+        if uri is None and "path" in results:
+            return
+    else:
+        uri, lines = results, None
+    if results is None:
+        return
+    if isinstance(results, Sequence) and not isinstance(results, (str, bytes)):
+        for each in results:
+            yield from _files(each)
+        return
+    if not isinstance(uri, str) or not uri.endswith(".jsonl"):
+        raise InvalidArgumentError(
+            "results", f"got {shown(results)}; it must be the URI of a .jsonl file, or the output of a save."
+        )
+    yield check_uri("results", uri), lines

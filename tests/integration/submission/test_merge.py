@@ -184,7 +184,7 @@ class TestAnError:
         rows._params = {**PARAMS, "messages": [{"role": "user", "content": "{{ row.text }}"}]}
         assert "answer_text" in merge(saved, prefix="answer_")[1][0]
 
-    @pytest.mark.parametrize("results", [5, "file:///a.txt", [None], [{"path": 5}]])
+    @pytest.mark.parametrize("results", [5, "file:///a.txt", [{}], [{"path": 5}]])
     def test_names_results_of_another_kind(self, results: Any, merge: Callable[..., Merged]) -> None:
         with pytest.raises(AirflowFailException, match=r"results: got .* it must be the URI of a \.jsonl file"):
             merge(results)
