@@ -11,7 +11,7 @@ from typing import Any
 
 PROVIDERS = ("ours", "official")
 #: Modules that append to CASES when they are imported.
-EXTENSIONS = ("benchmarks.teardown", "benchmarks.submit")
+EXTENSIONS = ("benchmarks.teardown", "benchmarks.submit", "benchmarks.merge")
 
 
 @dataclass(frozen=True)

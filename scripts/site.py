@@ -40,7 +40,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Point the links to where they are in the site, and rank the page in the search."""
     here = page.file.src_uri
     source = PAGES.get(here, f"docs/{here}")
-    if here.startswith("decisions/"):
+    if here.startswith("decisions/") or here in (EXAMPLES, "changelog.md", "measurements.md"):
         page.meta["search"] = {"boost": 0.3}  # behind the pages that say how something is done
 
     def point(found: re.Match[str]) -> str:

@@ -241,8 +241,7 @@ class Result(_Object):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Result:
-        needed = {"succeeded": self.message, "errored": self.error}
-        if needed.get(self.type, True) is None:
+        if (self.type == "succeeded" and self.message is None) or (self.type == "errored" and self.error is None):
             raise ValueError(f"a result of type {self.type} has no message or error")
         return self
 

@@ -38,9 +38,10 @@ class ResultLines:
         """Yield the results that this chunk completes. Lines end at LF only, since JSON may contain U+2028."""
         *lines, rest = chunk.split(b"\n")
         for line in lines:
-            line = b"".join((*self._rest, line))
-            self._rest.clear()
-            if line.strip():
+            if self._rest:
+                line = b"".join((*self._rest, line))
+                self._rest.clear()
+            if line and not line.isspace():
                 yield self._read(line, chunk)
         self._rest.append(rest)
 
