@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import multiprocessing
 import pickle
@@ -152,6 +153,8 @@ def test_a_batch_that_has_not_ended_is_handed_on(batch):
 
 def every_error():
     """Return an error of each class, with all that it can hold."""
+    for module in ("operators.results", "operators.submit", "operators.teardown"):
+        importlib.import_module(f"airflow_provider_batches.{module}")
     ended = MessageBatch.model_validate({"id": "b", "processing_status": "ended", "request_counts": {}})
     left, kinds = [BatchesError], []
     while left:
