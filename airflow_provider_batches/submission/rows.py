@@ -24,7 +24,7 @@ _BATCH = 10_000
 _ENDINGS = (".csv", ".jsonl", ".parquet")
 
 
-class _UnreadableError(Exception):
+class _Unreadable(Exception):
     """A file is not what its ending says."""
 
 
@@ -77,7 +77,7 @@ class Rows:
                     read = {".csv": _csv, ".jsonl": _jsonl}.get(each[each.rindex(".") :], _parquet)
                     for number, row in read(file):
                         yield f"{each}:{number}", row
-            except _UnreadableError as error:
+            except _Unreadable as error:
                 raise InvalidArgumentError("requests.source", f"{each}: {error}") from None
             except FileNotFoundError:
                 raise InvalidArgumentError("requests.source", f"{folder.uri(each)} does not exist.") from None
@@ -147,11 +147,11 @@ def _csv(file: Any) -> Iterator[tuple[int, Row]]:
     try:
         for row in reader:
             if "" in row or None in row.values():
-                raise _UnreadableError(f"line {reader.line_num} has another number of fields than the header.")
+                raise _Unreadable(f"line {reader.line_num} has another number of fields than the header.")
             yield reader.line_num, row
     except (csv.Error, UnicodeDecodeError) as error:
         line = reader.line_num + 1
-        raise _UnreadableError(f"line {line} is not valid CSV in UTF-8 ({type(error).__name__}).") from None
+        raise _Unreadable(f"line {line} is not valid CSV in UTF-8 ({type(error).__name__}).") from None
     finally:
         text.detach()
 
@@ -165,13 +165,13 @@ def _jsonl(file: Any) -> Iterator[tuple[int, Row]]:
         except (ValueError, RecursionError) as error:
             row = type(error).__name__
         if not isinstance(row, dict):
-            raise _UnreadableError(f"line {number} is not a JSON object.")
+            raise _Unreadable(f"line {number} is not a JSON object.")
         yield number, row
 
 
 def _parquet(file: Any) -> Iterator[tuple[int, Row]]:
     if not find_spec("pyarrow"):
-        raise _UnreadableError("Parquet requires pip install 'airflow-provider-batches[parquet]'.")
+        raise _Unreadable("Parquet requires pip install 'airflow-provider-batches[parquet]'.")
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -182,4 +182,4 @@ def _parquet(file: Any) -> Iterator[tuple[int, Row]]:
                 number += 1
                 yield number, row
     except ArrowException as error:
-        raise _UnreadableError(f"not a valid Parquet file ({type(error).__name__}).") from None
+        raise _Unreadable(f"not a valid Parquet file ({type(error).__name__}).") from None
