@@ -116,8 +116,8 @@ class MergeBatchResultsOperator(BaseOperator):
     `model_context_window_exceeded`, or does not fit the schema. If a row has no result, or a result no row, the task
     fails and names them.
 
-    Next to the table, `{name}.failed.jsonl` holds the requests that are worth another try: SubmitBatchesOperator accepts
-    it, and a second merge accepts the results of both rounds.
+    Next to the table, `{name}.failed.jsonl` holds the requests that are worth another try. SubmitBatchesOperator
+    accepts it, and a second merge accepts the results of both rounds.
 
     Returns `path`, `failed_path`, the number of `failed` requests in it, `statuses` (rows by status), `usage` (by
     model, the number of `answers` and the sum of each counter) and `cost` in dollars, None if a price is not known.
