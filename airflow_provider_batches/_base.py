@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 #: Seconds for which a deferrable task polls on its worker first: a canceled batch has often ended by then, and
 #: resuming a deferred task costs the start of a second process.
 WORKER_SECONDS = 4.0
-#: Seconds by which Airflow's own limit of a deferral lies behind the trigger's, so that the two do not race.
+#: Seconds between the trigger's timeout and Airflow's timeout of the deferral, so that they do not race.
 BACKSTOP = 300.0
-#: Whether Airflow makes all operators deferrable that can be.
+#: Airflow's default of `deferrable`.
 DEFAULT_DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
 #: The section of Airflow's configuration.
 SECTION = "message_batches"
@@ -86,14 +86,14 @@ class BatchesOperator(BaseOperator):
         gives_up: Callable[[Outcome], bool] = lambda outcome: outcome.status != "ended",
         **options: int,
     ) -> list[Outcome]:
-        """Return how the waits end, which all end at one time, having polled on the worker.
+        """Poll on the worker, and return the outcomes of the waits. All have the same end time.
 
         :param leave: Ends this run of the task after some seconds, by an exception of Airflow's. None to stay.
         :param gives_up: Whether an outcome ends all waits.
         :param options: Parameters of the poller.
         """
         leave_at = time.time() + WORKER_SECONDS
-        # What is over before the next process could poll is not worth leaving.
+        # A wait that times out before the triggerer could poll stays on the worker.
         if leave is None or waits[0].end_time <= leave_at + FIRST_POLL:
             leave_at = float("inf")
         outcomes = self.hook.wait(waits, self.log, gives_up, leave_at, **options)
@@ -109,7 +109,7 @@ class BatchesOperator(BaseOperator):
 
 
 def refuse_without_effect(default_args: dict[str, Any] | None, name: str, needs: str) -> None:
-    """Refuse an option that has no effect as the task is, unless it is a default of several tasks.
+    """Refuse an option that has no effect, unless it is in `default_args`, which several tasks share.
 
     :param needs: What it would have an effect with.
     """
@@ -157,9 +157,9 @@ def is_retry(task: BaseOperator, context: Context) -> bool:
 
 
 def run_start(context: Context) -> datetime:
-    """Return when the run was due (`run_after`), which no retry and no clear changes, as one changes `start_date`."""
+    """Return when the run was due (`run_after`). Unlike `start_date`, it does not change if the task is cleared."""
     now = datetime.now(timezone.utc)
-    # `dag.test` also runs what is not due yet.
+    # `dag.test` also runs DAGs that are not due yet.
     return min(getattr(context.get("dag_run"), "run_after", now), now)
 
 

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of DAGs: the emulator, and runs of a DAG against it. pytest loads them by itself."""
+"""Fixtures for the tests of DAGs: the emulator, and runs of a DAG against it. pytest loads them automatically."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Make an `AIRFLOW_HOME` in a temporary folder, before anything imports Airflow, which reads it then."""
+    """Create an `AIRFLOW_HOME` in a temporary folder before Airflow is imported, because Airflow reads it on import."""
     folder = early_config.getini(FOLDER)
     if not folder:
         return
@@ -62,7 +62,7 @@ class DagTestRun:
         self._which = {"dag_id": run.dag_id, "run_id": run.run_id}
 
     def xcom(self, task_id: str, key: str = "return_value") -> Any:
-        """Return an XCom of a task, of a mapped task the list of them: by default what the task returned."""
+        """Return an XCom of a task, by default its return value. For a mapped task, return a list."""
         from airflow.models.xcom import XComModel
         from airflow.utils.session import create_session
         from sqlalchemy import select
@@ -90,7 +90,7 @@ def batches_emulator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="session")
 def airflow_db() -> None:
-    """Make Airflow's metadata database, once for each process of the test run; it takes some seconds."""
+    """Create Airflow's metadata database, once per process of the test run. Takes a few seconds."""
     from airflow.utils.db import initdb
 
     initdb()

@@ -1,4 +1,4 @@
-"""What the operators that select batches by age and state share."""
+"""The base class of operators that select batches by age and state."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from airflow_provider_batches.waiting.thread import run_in_thread
 if TYPE_CHECKING:
     from airflow_provider_batches._base import Templated
 
-#: The fewer of them, the more batches are selected: one that was given must not become None while rendering.
+#: Arguments that narrow the selection: one that was given must not render to None, or more batches are selected.
 _NARROWING = ("older_than", "created_before", "statuses", "limit")
 
 
 class SelectingOperator(BatchesOperator):
-    """A task that selects batches: its arguments, and how they are used."""
+    """A task that selects batches."""
 
     #: Only the teardown can be given its batches by ID.
     batch_ids: Any = None

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 #: Batches that an error text names; all are in the log and in the full record.
 NAMED = 200
-#: Seconds after which the records of what is done are written: a worker that is killed takes no more of them with it.
+#: Seconds between writes of the full record. A worker that is killed loses at most the records since the last one.
 RECORD_SECONDS = 30.0
 _CHOSEN = "chosen"
 
@@ -140,7 +140,7 @@ class TeardownBatchesOperator(SelectingOperator):
                 full_record.folder.probe()
             job = self._tear_down(full_record, records, tally, batches)
             running = [record for record in job.left if not record.ended]
-            # What could not be canceled is for a retry, not for a wait: it is billed until it is.
+            # A batch that could not be canceled is left to a retry instead of a wait, because it is still billed.
             is_over = self._stop.is_set() or job.fatal or any(record.uncanceled for record in running)
             if running and not is_over and not resumed:
                 done = tally.plus(record for record in records if record.done)
@@ -164,7 +164,7 @@ class TeardownBatchesOperator(SelectingOperator):
         """Continue with the batches that had not ended before."""
         self.log.info("%s", event["message"])
         if left is None or tally is None:
-            # `dag.test` drops what a deferral has stored. Each step is idempotent, so it is derived again.
+            # `dag.test` drops the arguments of a deferral. Each step is idempotent, so start again.
             return self._start(context, resumed=True)
         with airflow_errors():
             full_record = self._full_record(context)
@@ -172,7 +172,7 @@ class TeardownBatchesOperator(SelectingOperator):
             return self._conclude(context, full_record, job, resumed=True)
 
     def on_kill(self) -> None:
-        """Begin nothing new: the next try continues."""
+        """Start no further work. The next try continues."""
         self._stop.set()
 
     @cached_property
@@ -187,7 +187,7 @@ class TeardownBatchesOperator(SelectingOperator):
         return FullRecord(folder, ".".join(task_ids(context)), self.log)
 
     def _check_results(self, *, rendered: bool = True) -> bool:
-        """Return `report_only`; refuse arguments that do not say what becomes of the results.
+        """Return `report_only`; refuse arguments that neither save nor discard the results.
 
         :param rendered: Whether Airflow has rendered the arguments. If not, what a template hides is not checked.
         """
@@ -232,20 +232,20 @@ class TeardownBatchesOperator(SelectingOperator):
             note = {"batch_ids": chosen, "seen_since": oldest, "asked": asked, "finished": False}
             memory.set(_CHOSEN, note)
             if memory.get(_CHOSEN) != note:
-                # To a try that it has given up, Airflow returns nothing, no matter what another try has stored.
+                # Airflow returns nothing to a try that it has given up, regardless of what another try has stored.
                 raise StoppedError(
                     "The selection cannot be read back: Airflow has given up this try. Nothing is touched."
                 )
         return [Record(batch.id) for batch in batches], batches
 
     def _memory(self, context: Context) -> TaskMemory | None:
-        """Return where a selection is stored that would change once some batches are canceled or deleted."""
+        """Return the store for a selection that would change once some batches are canceled or deleted."""
         drifts = self.batch_ids is None and (self.limit is not None or self.statuses is not None)
-        # Without a run, as in a test that calls `execute`, there is no retry to remember anything for.
+        # Without a run, as in a test that calls `execute`, there is no retry.
         return TaskMemory(context) if drifts and context.get("dag_run") else None
 
     def _is_same(self, context: Context, note: dict[str, Any], asked: list[str]) -> bool:
-        """Return whether an earlier try's selection is this one's too."""
+        """Return whether this try has the selection of an earlier one."""
         if not is_retry(self, context):
             return bool(note["asked"] == asked and not note["finished"])
         if note["asked"] != asked:
@@ -305,7 +305,7 @@ class TeardownBatchesOperator(SelectingOperator):
         return {**asdict(tally), "report_only": True}
 
     def _conclude(self, context: Context, full_record: FullRecord, job: Teardown, resumed: bool) -> dict[str, Any]:
-        """Return the summary, or raise what fails the task."""
+        """Return the summary, or raise the error that fails the task."""
         tally, left = job.summary(), job.left
         if not left:
             self._finish_choice(context)

@@ -27,9 +27,9 @@ from airflow_provider_batches.storage.folder import Folder
 
 log = logging.getLogger(__name__)
 
-#: How often an incomplete stream is read, in all.
+#: How often a stream is read until it is complete.
 _READS = 5
-#: What the record of a batch holds about results that are not saved.
+#: The fields of a record whose results are not saved.
 _UNSAVED: dict[str, Any] = {"lines": None, "size": None, "sha256": None, "request_id": None}
 
 
@@ -235,8 +235,8 @@ class Saver:
 def _has_none(batch: api.MessageBatch, error: api.APIStatusError) -> bool:
     """Whether the API refused because no request of the batch was answered."""
     counts = batch.request_counts
-    # Counts of 0 say nothing.
+    # Counts of 0 are unknown counts.
     none_answered = counts.canceled + counts.expired == counts.total > 0
-    # A refused key, a rate limit or an unknown batch would be no reason to delete it without results.
+    # A refused key, a rate limit or an unknown batch does not prove that there are no results.
     is_about_results = error.evidence.proof in (Proof.DEPENDS_ON_STATE, Proof.REFUSED) and error.status != 403
     return batch.ended and batch.results_url is None and none_answered and is_about_results

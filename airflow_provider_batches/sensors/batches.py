@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from airflow_provider_batches._base import BatchIds, Templated
 
 
-#: Seconds for which `on_kill` may run. Airflow kills the process of a task five seconds after it asked it to end.
+#: Seconds for which `on_kill` may run; Airflow kills the process after five.
 KILL_SECONDS = 4.0
 
 
@@ -161,7 +161,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
                 leave = partial(self._leave_to_triggerer, target, waits, **self._trigger_options)
             elif self.reschedule:
                 leave = partial(self._leave_until_later, waits[0])
-            # A process that soon leaves again has no time to wait for more than one failure of the list.
+            # A process that soon ends again cannot wait for more than one failure of the list.
             failures = 1 if self.reschedule else LIST_FAILURES
             ignore = self.ignore_if_missing
             outcomes = self._wait(
@@ -185,7 +185,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
                 raise AirflowSensorTimeout(*error.args) from error
 
     def poke(self, context: Context) -> bool:
-        """Return whether all batches have ended at this moment."""
+        """Return whether all batches have ended."""
         with self._failures():
             return all(self.hook.get_batch(batch_id).ended for batch_id in read_batch_ids(self.batch_id))
 
@@ -224,14 +224,14 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
             poll_interval=self._longest_pause,
             start_time=start,
             end_time=start + time_to_wait(self, self.timeout),
-            # A process that left its batch to this one had seen it, but cannot tell it when the batch was created.
+            # An earlier process has seen the batch, but could not pass on when it was created.
             seen_since=0.0 if first else None,
             confirm=self.ignore_if_missing,
         )
         return [make(batch_id) for batch_id in batch_ids]
 
     def _leave_until_later(self, wait: Wait) -> NoReturn:
-        # This process cannot tell how long an outage has lasted: it settles by the time that has passed.
+        # This process does not know how long an outage has lasted, so the pause depends on the time since the start.
         now = time.time()
         settled = min(wait.poll_interval, now - wait.start_time, wait.end_time - now)
         pause = max(settled, min(wait.poll_interval, FIRST_POLL))

@@ -19,7 +19,7 @@ from airflow_provider_batches.storage.uris import check_uri
 
 log = logging.getLogger(__name__)
 
-#: The schemes that an error recommends, and the package that brings each.
+#: The schemes that an error recommends, and the package that provides each.
 _STORES = {
     "file": "",
     "s3": "apache-airflow-providers-amazon[s3fs]",
@@ -34,9 +34,9 @@ _PIECE = 1024 * 1024
 _PART = re.compile(r"\..+\.jsonl?\.[0-9a-f]{32}\.part")
 #: Seconds after which no worker can still be writing a half-written file.
 _ABANDONED = 24 * 3600.0
-#: Seconds that a store has to take its first file.
+#: Seconds that a store has to accept its first file.
 _PROBE_SECONDS = 30.0
-#: What some stores answer to flushing a folder.
+#: The errors of some stores if a folder is flushed.
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 
@@ -77,7 +77,7 @@ class Folder:
             )
         self._local = isinstance(self._fs, LocalFileSystem)
         self._keeps_parts = self._local or scheme in ("sftp", "ssh")
-        # The general `mv` expands patterns, and needs to list; one of a store's own is a rename.
+        # The generic `mv` expands patterns and lists the folder; a store's own `mv` is a rename.
         self._renames = type(self._fs).mv is not AbstractFileSystem.mv
         self._options = {"block_size": _BLOCK} if scheme in _OBJECT_STORAGES else {}
         if not self._local:
@@ -209,7 +209,7 @@ class Folder:
                 try:
                     os.fsync(handle)
                 except OSError as error:
-                    # Network filesystems flush files, and some of them no folders.
+                    # Some network filesystems cannot flush folders.
                     if each == path or error.errno not in _NO_FLUSH:
                         raise
                 finally:
@@ -248,7 +248,7 @@ class Folder:
             self._fs.rm_file(self._in(name))
 
     def sweep(self) -> None:
-        """Remove the files that killed workers left half written; in a bucket, a rule of the bucket has to."""
+        """Remove the incomplete files of killed workers. In a bucket, a lifecycle rule must do that."""
         if not self._keeps_parts:
             return
         try:
@@ -276,7 +276,7 @@ class Folder:
         try:
             return self._fs.open(path, mode, **self._options)  # type: ignore[no-any-return]
         except FileNotFoundError:
-            # Only now: a bucket needs no folders, and `makedirs` would create the bucket if its name is misspelled.
+            # Only if needed: `makedirs` would create a bucket whose name is misspelled.
             self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             return self._fs.open(path, mode, **self._options)  # type: ignore[no-any-return]
 
@@ -292,14 +292,14 @@ class Folder:
     def _remove(self, path: str) -> None:
         try:
             self._fs.rm_file(path)
-        except FileNotFoundError:  # somebody else has
+        except FileNotFoundError:  # another task has removed it
             pass
         except Exception as error:
             log.warning("Could not remove %s, which is not needed any more (%s)", path, type(error).__name__)
 
     @contextmanager
     def _errors(self, action: str, name: str, *handled: type[OSError]) -> Iterator[None]:
-        """Name the file in the errors of its store, but for those that the caller handles."""
+        """Name the file in the store's errors, except those that the caller handles."""
         try:
             yield
         except BatchesError:

@@ -31,11 +31,11 @@ T = TypeVar("T")
 
 #: Results that are saved at once: each holds a few blocks of its store in memory.
 SAVES = 4
-#: Seconds after the list was read before a 404 to a batch that was not in it is believed.
+#: Seconds after reading the list until a 404 is believed for a batch that was not in it.
 LIST_LAG = 7.0
 #: Seconds that a thread has to stop writing its file once the job is canceled.
 GRACE = 1.0
-#: What the API would answer for every other batch, too.
+#: Refusals that affect all batches.
 _FATAL = (Proof.KEY_REFUSED, Proof.SPEND_LIMIT, Proof.WRONG_ADDRESS)
 
 
@@ -76,7 +76,7 @@ class Teardown:
         return self.tally.plus(self.records.values())
 
     async def select(self, selection: Selection) -> list[MessageBatch]:
-        """Return the batches that a selection by age and state selects, oldest first."""
+        """Return the selected batches, oldest first."""
         found: dict[str, MessageBatch] = {}
         pager = Pager()
         while not pager.ended:
@@ -127,7 +127,7 @@ class Teardown:
         return batch
 
     async def _read_states(self) -> None:
-        """Read the state of the batches from the list, as long as that is cheaper than retrieving each."""
+        """Read the state of the batches from the list while that takes fewer requests than retrieving each."""
         left, pager, began = {record.batch_id for record in self.left}, Pager(), time.monotonic()
         self._seen, self._listed_at = {}, None
         try:
@@ -212,7 +212,7 @@ class Teardown:
         record.outcome, record.error = "deleted", None
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Return what blocking work returns. Its thread never keeps the process from ending."""
+        """Run blocking work in a thread that does not keep the process alive."""
         done: Future[T] = Future()
         done.set_running_or_notify_cancel()
 
@@ -233,7 +233,7 @@ class Teardown:
 
 
 def _save(saver: Saver, reader: BatchesClient, batch: MessageBatch) -> dict[str, Any]:
-    """Save the results of a batch, read them back, and return what the full record says of them."""
+    """Save the results of a batch, read them back, and return their fields of the full record."""
     saved = saver.save(reader, batch)
     if saved.fetched:
         saver.check(batch.id, saved)

@@ -1,4 +1,4 @@
-"""What became of the batches: a record of each, and a summary."""
+"""A record for each batch of a teardown, and their summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INTERNAL = ("retryable", "seen_since", "uncanceled")
 
 @dataclass
 class Record:
-    """What became of one batch."""
+    """The record of one batch."""
 
     batch_id: str
     #: `left`, `deleted`, `already_gone`.
@@ -31,9 +31,9 @@ class Record:
     error: str | None = None
     #: Whether a retry may help, if there is an error.
     retryable: bool = True
-    #: If the batch has been seen: since when it can be in the list, in seconds since the epoch.
+    #: If the batch has been seen: the earliest time at which it can be in the list, in seconds since the epoch.
     seen_since: float | None = None
-    #: Whether it is still running, and billed, because canceling it failed in a way that a retry may help.
+    #: Whether it is still running, and billed, because a cancel failed and a retry may help.
     uncanceled: bool = False
 
     @property
@@ -49,7 +49,7 @@ class Record:
 
 @dataclass
 class Tally:
-    """The summary of a teardown: how many batches each thing happened to, and the bytes of results saved."""
+    """The summary of a teardown: the number of batches in each state, and the bytes of results saved."""
 
     selected: int = 0
     canceled: int = 0
@@ -61,7 +61,7 @@ class Tally:
     bytes_saved: int = 0
 
     def plus(self, records: Iterable[Record]) -> Tally:
-        """Return the summary of these batches too; as `selected` they have been counted before."""
+        """Return the summary including these batches, which already count as `selected`."""
         tally = replace(self)
         for record in records:
             tally.canceled += record.canceled
@@ -80,7 +80,7 @@ class Tally:
 
 
 class FullRecord:
-    """Writes what became of batches, a line each: beside their results, or to the log.
+    """Writes the records of batches, one line each, next to their results or to the log.
 
     :param folder: Where results are saved. None: nowhere.
     :param task: The name of the task.

@@ -1,4 +1,4 @@
-"""Which batches a task works on. Pure: the arguments in, the selected batches out."""
+"""Decides which batches a task works on. No I/O."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Selection:
 
 
 def read_selection(*, started: datetime | None = None, **arguments: object) -> Selection:
-    """Return the selection that an operator's arguments stand for.
+    """Return the selection that an operator's arguments describe.
 
     :param started: When the run was due: `older_than` counts back from there, and no newer batch is ever selected. None
         if the arguments are only checked, but for those that a template or an upstream task will give.
@@ -101,7 +101,7 @@ def _age(value: object) -> timedelta:
 
 def _time(value: object) -> datetime:
     time = value
-    # A text of digits alone would be read as seconds since the epoch.
+    # pydantic would read a text of digits as seconds since the epoch.
     if isinstance(value, str) and not value.strip().isdigit():
         with suppress(ValidationError):
             time = _TIME.validate_python(value.strip())
