@@ -91,7 +91,8 @@ def submit_pipeline() -> None:
         outcomes: Counter[str] = Counter()
         for file in saved:
             path: Any = ObjectStoragePath(file["path"])
-            with path.open("rb") as lines:
+            # Not `path.open`: before Airflow 3.1, its file cannot be read line by line.
+            with path.fs.open(path.path, "rb") as lines:
                 for line in lines:
                     result = BatchResult.model_validate(json.loads(line))
                     # Use the answer here: `original_id(result.custom_id)` names the request, `result.text` is the text
