@@ -1,7 +1,7 @@
-"""Let Airflow's `execution_timeout` strike busy teardowns at random moments: each alarm must end its task.
+"""Let Airflow's `execution_timeout` interrupt busy teardowns at random moments: each alarm must end its task.
 
-Airflow raises AirflowTaskTimeout once, from a signal handler in the main thread. Code that drops the exception, as an
-event loop does in a callback, leaves a task that nothing ends.
+Airflow raises AirflowTaskTimeout once, from a signal handler in the main thread. If code drops the exception, as an
+event loop does in a callback, the task never ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 from scripts.processes import emulator, exit_on_signals
 
-#: Seconds after its alarm within which a task, and its process, must end; and those after which it is killed.
+#: Seconds after its alarm within which a task and its process must end, and after which it is killed.
 LIMIT, HANG = 5.0, 30.0
 TIMED_OUT, NO_END = "AirflowTaskTimeout", "no end"
 #: A success, because the alarm came too late or because it was dropped.
@@ -34,7 +34,7 @@ EARLY, DROPPED = "success before its alarm", "success despite its alarm"
 
 @dataclass(frozen=True)
 class End:
-    """How a try ended; `late` and `gone` are the seconds from its alarm until `execute` and its process ended."""
+    """How a try ended. `late` and `gone` are the seconds from its alarm until `execute` and the process ended."""
 
     ended: str = NO_END
     late: float = 0.0
@@ -52,7 +52,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make attack", description=__doc__)
     parser.add_argument("--alarms", type=int, default=100, help="tasks, with one alarm each (default 100)")
     parser.add_argument("--batches", type=int, default=600, help="batches that each task tears down (default 600)")
-    parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6, help="repeats a run's random moments")
+    parser.add_argument(
+        "--seed", type=int, default=time.time_ns() % 10**6, help="seed of an earlier run, to repeat its moments"
+    )
     parser.add_argument("--victim", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.victim is not None:
@@ -79,7 +81,7 @@ def main() -> int:
 
 
 def attempt(batches: int, moment: float) -> End:
-    """Run a teardown in a fresh process, with an alarm after `moment` seconds, or with none if that is 0."""
+    """Run a teardown in a new process, with an alarm after `moment` seconds; 0: without an alarm."""
     with tempfile.TemporaryDirectory(prefix="airflow-") as home, emulator() as api, open(f"{home}/log", "w+") as log:
         ids = json.dumps(api.add_batches(count=batches, batch_seconds=20_000))
         env = {**os.environ, "AIRFLOW_HOME": home, "AIRFLOW_CONN_ANTHROPIC_DEFAULT": api.connection_json}
@@ -93,7 +95,7 @@ def attempt(batches: int, moment: float) -> End:
 
 
 def victim(seconds: float) -> int:
-    """Tear down the batches that stdin names under Airflow's timeout, and print how it ended."""
+    """Tear down the batches that stdin lists, with Airflow's timeout, and print how the task ended."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     from airflow.sdk.execution_time.timeout import timeout
@@ -113,7 +115,7 @@ def victim(seconds: float) -> int:
     )
     names = {"dag_id": "attack", "run_id": "run", "task_id": "task", "map_index": -1, "try_number": 1}
     context: Any = {"ti": SimpleNamespace(**names, xcom_push=lambda key, value: None)}
-    # Logs where each thread is, and ends even an interpreter that waits for its threads.
+    # Logs the stack of each thread, and ends the process even if its threads hang.
     faulthandler.dump_traceback_later(seconds + HANG, exit=True)
     due = time.monotonic() + seconds
     try:

@@ -27,16 +27,16 @@ PIPELINE, TEARDOWN = "submit_pipeline", "teardown_batch"
 CONNECTION = "AIRFLOW_CONN_ANTHROPIC_DEFAULT"
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "example_dags"
-#: What the demo leaves to look at.
+#: The requests and their results, for you to inspect.
 FOLDER = ROOT / "build" / "demo"
 REQUESTS = 100
-# The longest that the API takes to end a batch, and some more for Airflow.
+# The API ends a batch within 24 h; the rest is for Airflow.
 API_ENDS_WITHIN = 25 * 3600.0
 STARTED = time.monotonic()
 
 
 def log(line: str) -> None:
-    """Print what happens, with the seconds since the start."""
+    """Print a line with the seconds since the start."""
     print(f"{time.monotonic() - STARTED:6.1f} s  {line}", flush=True)
 
 
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _submit() -> int:
-    """Submit a file of requests to the emulator, and kill the worker when the API has just received them."""
+    """Submit a file of requests to the emulator, and kill the worker as soon as the API has received them."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     source = FOLDER / "requests.jsonl"
@@ -74,14 +74,14 @@ def _submit() -> int:
         log(f"the API is the emulator on {api.url}; nothing leaves this machine")
         env = {CONNECTION: api.connection_json, "AIRFLOW_VAR_SUBMIT_PIPELINE_FOLDER": FOLDER.as_uri()}
         airflow = _start(stack, env)
-        # The answer to the create takes so long that the worker can be killed before it comes.
+        # Delays the answer to the create, so that the worker is killed before it arrives.
         api.fault(endpoint="create", delay=5)
         run_id = airflow.trigger_dag(PIPELINE, {"requests": source.as_uri()})
         log(f"triggered DAG {PIPELINE} with this file")
         airflow.wait_until(lambda: api.count("create") > 0, 60, "the API to receive the requests")
         (task,) = (task for task in airflow.task_instances(PIPELINE, run_id) if task["task_id"] == "submit")
         os.kill(task["pid"], signal.SIGKILL)
-        log("KILLED the worker of submit: the API has the requests, and its answer is lost")
+        log("KILLED the worker of submit: the API has the requests, but its answer is lost")
         state = _follow(airflow, PIPELINE, run_id, timeout=300)
         log(f"the run has ended: {state}")
         _print_tasks(airflow, PIPELINE, run_id)
@@ -89,7 +89,7 @@ def _submit() -> int:
         creates, left = api.count("create"), api.ids()
     print("\nProof:")
     print(f"  results on disk: {len(lines)} of {REQUESTS}, in {FOLDER.relative_to(ROOT)}/results")
-    print(f"  creates that the API received: {creates}; batches that are left: {len(left)}")
+    print(f"  creates that the API received: {creates}; remaining batches: {len(left)}")
     return 0 if (state, len(lines), creates, left) == ("success", REQUESTS, 1, []) else 1
 
 
@@ -133,7 +133,7 @@ def _requests(model: str) -> list[dict[str, Any]]:
 
 
 def _follow(airflow: RealAirflow, dag_id: str, run_id: str, timeout: float) -> str:
-    """Say each change of a task's state until the run has ended."""
+    """Log each change of a task's state until the run has ended; return the run's state."""
     seen: dict[str, str | None] = {}
     deadline = time.monotonic() + timeout
     while True:
@@ -156,7 +156,7 @@ def _by_start(airflow: RealAirflow, dag_id: str, run_id: str) -> list[dict[str, 
 
 def _print_tasks(airflow: RealAirflow, dag_id: str, run_id: str) -> None:
     run_start = _time(airflow.run(dag_id, run_id)["start_date"])
-    print("\nTasks, by Airflow's own clock:")
+    print("\nTasks, with the times that Airflow recorded:")
     print("  task         state     tries  started  ended")
     for task in _by_start(airflow, dag_id, run_id):
         started, ended = (
@@ -173,10 +173,10 @@ def _print_failed_tries(airflow: RealAirflow, dag_id: str, run_id: str) -> None:
 
 
 def _prove_deletion(hook: Any, batch_id: str) -> int:
-    """Ask the API for the batch once more: it must answer 404."""
+    """Retrieve the batch once more: the API must answer 404."""
     from airflow_provider_batches.api.errors import NotFoundError
 
-    # A 404 is retried before it is believed, and each retry is logged: here, all of them are expected.
+    # The hook retries a 404 and logs each retry, but here a 404 is expected.
     logging.getLogger("airflow_provider_batches").setLevel(logging.WARNING)
     print("\nProof:")
     try:

@@ -1,4 +1,4 @@
-"""The emulator as a process of its own, and the clean end of a script that has started processes."""
+"""Runs the emulator in a separate process, and ends scripts cleanly that have started processes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from scripts.real_airflow import ends_with_this_process, free_ports
 
 
 class EmulatorProcess:
-    """The emulator in another process, and a client of it.
+    """The emulator in another process, and a client for it.
 
-    :param options: Of ``python -m airflow_provider_batches.emulator``.
+    :param options: Options for ``python -m airflow_provider_batches.emulator``.
     """
 
     api_key = "sk-ant-emulator"
@@ -34,16 +34,16 @@ class EmulatorProcess:
 
     @property
     def connection_json(self) -> str:
-        """The Airflow connection that leads to this emulator, as the value of an ``AIRFLOW_CONN_...`` variable."""
+        """The Airflow connection to this emulator, as the value of an ``AIRFLOW_CONN_...`` variable."""
         return json.dumps({"conn_type": "anthropic_batches", "password": self.api_key, "host": self.url})
 
     def add_batches(self, **batch: Any) -> list[str]:
-        """Make batches as ``Emulator.add_batch`` does and return their IDs."""
+        """Add batches as ``Emulator.add_batch`` does, and return their IDs."""
         ids: list[str] = self._call("POST", "batches", json=batch)["ids"]
         return ids
 
     def fault(self, **fault: Any) -> None:
-        """Arm a fault."""
+        """Set a fault."""
         self._call("POST", "faults", json=fault)
 
     def ids(self) -> list[str]:
@@ -57,7 +57,7 @@ class EmulatorProcess:
         return found
 
     def count(self, endpoint: str) -> int:
-        """Return how many requests of an endpoint there were, such as ``delete``."""
+        """Return the number of requests to an endpoint, such as ``delete``."""
         return int(self._call("GET", "requests", params={"limit": 0})["counts"].get(endpoint, 0))
 
     def is_up(self) -> bool:
@@ -74,7 +74,7 @@ class EmulatorProcess:
             [*command, "--api-key", self.api_key, *self._options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            # Ctrl-C goes to the script alone, which then stops the emulator last.
+            # Ctrl-C reaches only the script, which then stops the emulator last.
             start_new_session=True,
         )
         deadline = time.monotonic() + 30
@@ -114,9 +114,9 @@ def emulator(*options: str) -> Iterator[EmulatorProcess]:
 
 
 def exit_on_signals() -> None:
-    """Let the first SIGINT or SIGTERM end the script as an exception, so that what it has started is stopped.
+    """Turn the first SIGINT or SIGTERM into an exception, so that the script stops the processes that it has started.
 
-    Later ones are ignored: they would interrupt just that.
+    Later signals are ignored, because they would interrupt the cleanup.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:

@@ -1,11 +1,11 @@
-"""A real Airflow of one's own: api-server, scheduler, DAG processor and triggerer, on SQLite, in a temporary folder.
+"""Runs a real Airflow: api-server, scheduler, DAG processor and triggerer, on SQLite, in a temporary folder.
 
     with RealAirflow(dags_folder=Path("example_dags"), env={"AIRFLOW_CONN_ANTHROPIC_DEFAULT": ...}) as airflow:
         run_id = airflow.trigger_dag("teardown_batch", {"batch_id": "msgbatch_1"})
         assert airflow.wait_for_run("teardown_batch", run_id) == "success"
 
-It listens on free loopback ports, is driven through Airflow's public REST API, and leaves nothing behind but, after a
-failure, its logs.
+It listens on free loopback ports and is controlled through Airflow's public REST API. It leaves nothing behind, except
+its logs after a failure.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 _FINAL_STATES = {"success", "failed"}
-# Inherited variables that would reach into this Airflow, or slow it down.
+# Inherited variables that would change this Airflow's settings, or slow it down.
 _NOT_INHERITED = ("AIRFLOW", "COVERAGE_", "COV_CORE_", "PYTHONDONTWRITEBYTECODE", "PYTEST_")
 
 
 class RealAirflowError(Exception):
-    """A component died, or something did not happen in time."""
+    """A component has exited, or a condition was not met in time."""
 
 
 class RealAirflow:
@@ -46,14 +46,14 @@ class RealAirflow:
     Start Airflow's components on entry, stop them by their process IDs on exit.
 
     :param dags_folder: The folder with the DAG files.
-    :param env: Further variables for all components, such as ``AIRFLOW_CONN_...`` or ``AIRFLOW__SECTION__KEY``.
-    :param roles: Airflow's roles for which there is a user besides the administrator, named like the role and with the
-        same password: ``viewer``, ``user``, ``op``.
-    :param log: Called with what happens, a line at a time.
-    :param start_timeout: Seconds until all components have to be healthy.
+    :param env: Additional variables for all components, such as ``AIRFLOW_CONN_...`` or ``AIRFLOW__SECTION__KEY``.
+    :param roles: Roles of Airflow (``viewer``, ``user``, ``op``). Each gets a user with the role's name and the
+        administrator's password.
+    :param log: Called with each line of progress.
+    :param start_timeout: Seconds until all components must be healthy.
     """
 
-    #: What is started on entry: each component, and the arguments of `airflow` that run it.
+    #: The components to start, and the arguments of `airflow` for each.
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {component: (component,) for component in COMPONENTS}
 
     def __init__(
@@ -122,7 +122,7 @@ class RealAirflow:
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self._trigger_log_port),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self._worker_log_port),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
-            # On a machine that is busy, tasks would fail before they begin.
+            # With the default, tasks on a busy machine fail before they start.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             **self._extra_env,
         }
@@ -135,7 +135,7 @@ class RealAirflow:
         return str(run["dag_run_id"])
 
     def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 300) -> str:
-        """Return the final state of a run: ``success`` or ``failed``, whose failed tasks' last logs are shown."""
+        """Return the final state of a run, ``success`` or ``failed``. Log the last logs of its failed tasks."""
         state = self.wait_until(
             lambda: self._final_state(dag_id, run_id), timeout, f"run {run_id} of {dag_id} to end", every=0.5
         )
@@ -157,7 +157,7 @@ class RealAirflow:
         return run
 
     def set_run_state(self, dag_id: str, run_id: str, state: str) -> None:
-        """Mark a run as ``failed`` or ``success``, as the buttons in the UI do."""
+        """Mark a run as ``failed`` or ``success``, like the buttons in the UI."""
         self.api("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", json={"state": state})
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
@@ -171,11 +171,11 @@ class RealAirflow:
                 return found
 
     def task_states(self, dag_id: str, run_id: str) -> dict[str, str | None]:
-        """Return the state of each task, a mapped one as ``task[0]``, ``task[1]``, ..."""
+        """Return the state of each task; mapped ones are named ``task[0]``, ``task[1]``, ..."""
         return {task_name(ti): ti["state"] for ti in self.task_instances(dag_id, run_id)}
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
-        """Return the log of one try of a task, a line an event."""
+        """Return the log of one try of a task, one line for each event."""
         answer = self.api(
             "GET",
             f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}",
@@ -200,7 +200,7 @@ class RealAirflow:
         return answer.json() if answer.content else None
 
     def authorization(self, username: str) -> str:
-        """Return the header that makes a request to the REST API this user's."""
+        """Return the `Authorization` header of a user for the REST API."""
         body = {"username": username, "password": self.password}
 
         def token() -> str | None:
@@ -213,9 +213,9 @@ class RealAirflow:
         return f"Bearer {self.wait_until(token, self._start_timeout, 'the API server to answer')}"
 
     def wait_for_dag(self, dag_id: str, timeout: float = 120) -> None:
-        """Return once Airflow knows the DAG; a file that does not import is an error at once."""
+        """Return once Airflow has parsed the DAG; raise RealAirflowError if a DAG file cannot be imported."""
 
-        def known() -> bool:
+        def parsed() -> bool:
             if self._client.get(f"/api/v2/dags/{dag_id}").status_code == 200:
                 return True
             errors = self.api("GET", "/importErrors")["import_errors"]
@@ -223,10 +223,10 @@ class RealAirflow:
                 raise RealAirflowError("\n\n".join(f"{e['filename']}:\n{e['stack_trace']}" for e in errors))
             return False
 
-        self.wait_until(known, timeout, f"Airflow to know DAG {dag_id}")
+        self.wait_until(parsed, timeout, f"Airflow to parse DAG {dag_id}")
 
     def wait_until_healthy(self) -> None:
-        """Return once scheduler, DAG processor, triggerer and metadata database report to be healthy."""
+        """Return once scheduler, DAG processor, triggerer and metadata database are healthy."""
         parts = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 
         def healthy() -> bool:
@@ -247,11 +247,11 @@ class RealAirflow:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process IDs of all components that have been started and not killed."""
+        """The process IDs of all components that have been started and have not been killed."""
         return {component: process.pid for component, process in self._processes.items()}
 
     def start(self, component: str) -> None:
-        """Start a component, which appends to its earlier log."""
+        """Start a component. It appends to its earlier log."""
         with self.log_file(component).open("ab") as log:
             self._processes[component] = subprocess.Popen(
                 [*ends_with_this_process(), sys.executable, "-m", "airflow", *self.components[component]],
@@ -264,7 +264,7 @@ class RealAirflow:
             )
 
     def kill(self, component: str) -> None:
-        """Kill a component with all its processes (SIGKILL), as if its machine had lost its power."""
+        """Kill a component with all its processes (SIGKILL), as if its machine had lost power."""
         process = self._processes.pop(component)
         _kill_session(process.pid)
         process.wait()
@@ -274,11 +274,11 @@ class RealAirflow:
         return self.env
 
     def log_file(self, component: str) -> Path:
-        """Return the file that holds what a component printed."""
+        """Return the file with a component's output."""
         return self.home / f"{component}.log"
 
     def stop(self, *, keep_logs: bool = False) -> None:
-        """Stop all components and remove the temporary folder, or say where the logs are."""
+        """Stop all components, and remove the temporary folder or log its path."""
         self._client.close()
         for process in self._processes.values():
             process.terminate()
@@ -286,7 +286,7 @@ class RealAirflow:
         for process in self._processes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
-            # Each component leads a session of its own, so this ends what it has left behind, and only that.
+            # Each component has its own session, so this ends only processes that it has left behind.
             _kill_session(process.pid)
             process.wait()
         self._processes.clear()
@@ -314,16 +314,19 @@ class RealAirflow:
         return state if state in _FINAL_STATES else None
 
     def wait_until(
-        self, condition: Callable[[], Any], timeout: float = 120, what: str = "what was to come", every: float = 0.25
+        self, condition: Callable[[], Any], timeout: float = 120, what: str = "a condition", every: float = 0.25
     ) -> Any:
-        """Return what the condition comes to, once it is true; fails when a component dies."""
+        """Return the condition's value once it is true.
+
+        :raises RealAirflowError: If a component has exited, or the condition is not true within `timeout` seconds.
+        """
         deadline = time.monotonic() + timeout
         while True:
             if result := condition():
                 return result
             self.check()
             if time.monotonic() > deadline:
-                raise RealAirflowError(f"waited {timeout:g} s in vain for {what}; logs: {self.home}")
+                raise RealAirflowError(f"Timed out after {timeout:g} s while waiting for {what}. Logs: {self.home}")
             time.sleep(every)
 
     def _tail(self, component: str, lines: int = 30) -> str:
@@ -331,21 +334,21 @@ class RealAirflow:
 
 
 def task_name(task: Mapping[str, Any]) -> str:
-    """Return the name of a task instance, a mapped one's as ``task[0]``."""
+    """Return the name of a task instance; for a mapped one, ``task[0]``."""
     return str(task["task_id"] if task["map_index"] < 0 else f"{task['task_id']}[{task['map_index']}]")
 
 
 def ends_with_this_process(signal_name: str = "TERM") -> list[str]:
-    """Return a prefix for commands that ends them when this process is killed, if the system has one (Linux)."""
+    """Return a command prefix that ends the command if this process is killed; empty if not supported (Linux only)."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", signal_name, "--"] if setpriv else []
 
 
 def _kill_session(leader: int) -> None:
-    """Kill a process and all that it has started. Airflow's tasks have process groups of their own."""
+    """Kill a process and all that it has started, including Airflow's tasks, which have their own process groups."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
-    # Without /proc, tasks of a killed worker continue until they miss it.
+    # Without /proc, tasks of a killed worker continue until they notice its death.
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(ProcessLookupError):
             if os.getsid(int(folder.name)) == leader:
@@ -353,7 +356,7 @@ def _kill_session(leader: int) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return loopback ports that nobody listens on right now."""
+    """Return free loopback ports."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -1,4 +1,4 @@
-"""Write docs/reference.md from the docstrings, so that it can be read in the repository: `make reference`."""
+"""Write docs/reference.md, which can be read in the repository, from the docstrings: `make reference`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ PLACEHOLDER = "OWNER"
 
 
 def problems(tag: str, root: Path = ROOT) -> list[str]:
-    """Return what is missing for the release of a tag, one line each; an empty list if nothing is."""
+    """Return what prevents the release of a tag, one line for each problem."""
     found = []
     version = tag.removeprefix("v")
     (declared,) = re.findall(r'__version__ = "(.+)"', (root / "airflow_provider_batches" / "__init__.py").read_text())

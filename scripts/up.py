@@ -1,4 +1,4 @@
-"""Airflow's UI with the emulator and the example DAGs, for trying things by hand, until Ctrl-C."""
+"""Runs Airflow's UI with the emulator and the example DAGs until Ctrl-C, to try things by hand."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def main() -> int:
     exit_on_signals()
     print("Starting Airflow and the emulator ...", flush=True)
     with (
-        # What is created by hand ends within a minute.
+        # Batches that you create end within a minute.
         emulator("--batch-seconds", "60", "--cancel-seconds", "3") as api,
-        # The button in the form of a connection that tests it is off by default.
+        # By default, Airflow disables the Test button of connections.
         RealAirflow(dags_folder=EXAMPLES, env={"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}, log=print) as airflow,
     ):
         connection = {"connection_id": "anthropic_default", **json.loads(api.connection_json)}
         airflow.api("POST", "/connections", json=connection)
         for dag_file in EXAMPLES.glob("*.py"):
             airflow.wait_for_dag(dag_file.stem)
-            # What has a schedule is for a person to switch on.
+            # DAGs with a schedule stay paused until you unpause them.
             if not airflow.api("GET", f"/dags/{dag_file.stem}")["timetable_summary"]:
                 airflow.api("PATCH", f"/dags/{dag_file.stem}", json={"is_paused": False})
         print(f"\nAirflow   {airflow.url}   user {airflow.username}, password {airflow.password}")

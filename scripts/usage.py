@@ -1,4 +1,4 @@
-"""What processes take of the machine. Linux only."""
+"""Measures the CPU time and memory of processes. Linux only."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Meter:
-    """Follows what components take, even if one is killed and another process takes its place."""
+    """Measures components, even if one is killed and another process replaces it."""
 
     def __init__(self) -> None:
         self._before: dict[tuple[str, int], float] = {}
         self._cpu: dict[tuple[str, int], float] = {}
-        #: MB at most.
+        #: The most memory of each component, in MB.
         self.memory: dict[str, float] = {}
 
     def begin(self, pids: Mapping[str, int]) -> None:
-        """Count from now on."""
+        """Start to measure."""
         self._before = {(name, pid): usage(pid)[0] for name, pid in pids.items()}
         self._cpu = dict(self._before)
         self.memory = {}
 
     def sample(self, pids: Mapping[str, int]) -> None:
-        """Look at the processes; what a killed one has taken after the last look is not seen."""
+        """Take a sample of the processes. What a killed one has used since its last sample is lost."""
         for name, pid in pids.items():
             cpu, memory = usage(pid)
             self._cpu[name, pid] = cpu
@@ -39,9 +39,9 @@ class Meter:
 
 
 def usage(root: int) -> tuple[float, float]:
-    """Return the CPU seconds of a process and of all that it has started, and the MB that they hold now.
+    """Return the CPU seconds and the current memory in MB of a process and all that it has started.
 
-    Memory that several processes share is counted in equal parts.
+    Shared memory is divided equally among its processes.
     """
     seconds, memory = _tree([root]), 0.0
     for pid in seconds:
@@ -53,7 +53,7 @@ def usage(root: int) -> tuple[float, float]:
 
 
 def cpu_of(roots: Iterable[int]) -> float:
-    """Return the CPU seconds of these processes and all that they have started, ended ones included."""
+    """Return the CPU seconds of these processes and all that they have started, including ended ones."""
     return sum(_tree(roots).values())
 
 

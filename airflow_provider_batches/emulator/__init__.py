@@ -1,6 +1,6 @@
-"""The Message Batches API as a local server, for demos and for tests of DAGs.
+"""A local server that emulates the Message Batches API, for demos and for tests of DAGs.
 
-Nothing heavy is imported before an `Emulator` is made.
+Heavy modules are imported only when an `Emulator` is created.
 """
 
 from __future__ import annotations

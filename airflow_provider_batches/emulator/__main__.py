@@ -43,23 +43,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_batches.emulator",
-        description="The Message Batches API as a local server, for demos and tests.",
+        description="A local server that emulates the Message Batches API, for demos and tests.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     key = os.environ.get("BATCHES_EMULATOR_API_KEY", DEFAULT_KEY)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8182, help="port to listen on; 0 takes a free one")
-    parser.add_argument("--allow-remote", action="store_true", default=False, help="allow other than loopback")
+    parser.add_argument("--port", type=int, default=8182, help="port to listen on; 0 selects a free one")
+    parser.add_argument("--allow-remote", action="store_true", default=False, help="allow non-loopback addresses")
     parser.add_argument(
-        "--api-key", default=key, metavar="KEY", help="the key to accept; better in BATCHES_EMULATOR_API_KEY"
+        "--api-key", default=key, metavar="KEY", help="the key to accept; better set BATCHES_EMULATOR_API_KEY"
     )
-    parser.add_argument("--batch-seconds", type=float, default=3600.0, help="how long a batch takes")
-    parser.add_argument("--cancel-seconds", type=float, default=0.0, help="how long a cancel takes")
-    parser.add_argument("--requests-per-minute", type=int, default=None, help="rate limit; by default none")
+    parser.add_argument("--batch-seconds", type=float, default=3600.0, help="seconds that a batch takes")
+    parser.add_argument("--cancel-seconds", type=float, default=0.0, help="seconds that a cancel takes")
+    parser.add_argument("--requests-per-minute", type=int, default=None, help="rate limit; None for no limit")
     parser.add_argument("--error-fraction", type=float, default=0.0, help="share of requests that end as errored")
-    parser.add_argument("--state", default=None, metavar="FILE", help="keep batches and clock over a restart")
-    parser.add_argument("--log-size", type=int, default=10_000, help="how many requests to remember")
+    parser.add_argument("--state", default=None, metavar="FILE", help="keep batches and clock across restarts")
+    parser.add_argument("--log-size", type=int, default=10_000, help="number of requests to keep in the log")
     parser.add_argument(
         "--behavior",
         action="append",

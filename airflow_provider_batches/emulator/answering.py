@@ -1,4 +1,4 @@
-"""Answers that are not an endpoint's own: refusals, and what faults answer."""
+"""Answers that no endpoint gives: refusals, and the answers of faults."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def page(status: int) -> Answer:
 
 
 def fault_answer(fault: Fault, scope: Scope, entry: LoggedRequest) -> Answer:
-    """Return what a fault answers instead of the API."""
+    """Return the answer of a fault, which replaces the API's."""
     status = cast(int, fault.answer_status)
     if status in (204, 304):
         return Answer(b"", status, {})

@@ -45,7 +45,7 @@ Control = Callable[["App", str, str, dict[str, str], bytearray], Answer]
 
 
 class App:
-    """The ASGI application: the six endpoints, the faults before them, the control endpoints beside them."""
+    """The ASGI application: the API's endpoints, the faults, and the control endpoints."""
 
     def __init__(self, store: Store, settings: Settings, behavior: Behavior, control: Control) -> None:
         self.store = store
@@ -70,7 +70,7 @@ class App:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, as ASGI has it."""
+        """Answer one request; the ASGI entry point."""
         try:
             body = await read_body(receive, self.settings.max_bytes, self.settings.body_seconds)
         except asyncio.TimeoutError:
@@ -89,7 +89,7 @@ class App:
         try:
             await self._serve(scope, entry, fault or _NO_FAULT, body, receive, send)
         except asyncio.CancelledError:
-            return  # the emulator stops and has closed the connection; uvicorn would log this as a crash
+            return  # the emulator is stopping; uvicorn would log this as a crash
 
     def _log(self, scope: Scope, path: str) -> LoggedRequest:
         headers = headers_of(scope)
@@ -114,7 +114,7 @@ class App:
     ) -> None:
         if fault.delay:
             await asyncio.sleep(fault.delay)
-        answer = Answer() if fault.spares_work else self._answer(scope, entry, body)
+        answer = Answer() if fault.prevents_request else self._answer(scope, entry, body)
         if fault.answer_status is not None:
             answer = fault_answer(fault, scope, entry)
         entry.status = None if fault.silent else answer.status
@@ -132,7 +132,7 @@ class App:
         if not fault.hang:
             hang_up(send, fault.reset)
         while (await receive())["type"] != "http.disconnect":
-            pass  # pragma: no cover - the request was read to its end before
+            pass  # pragma: no cover - the request has been read completely
 
     def _answer(self, scope: Scope, entry: LoggedRequest, body: bytearray) -> Answer:
         """Answer a request as the API would."""
@@ -211,8 +211,8 @@ class App:
 
     def _retrieve(self, scope: Scope, entry: LoggedRequest, body: bytearray) -> Answer:
         batch = self._find(entry)
-        if self.behavior.first_retrieve != 200 and not batch.looked_at:
-            batch.looked_at = True
+        if self.behavior.first_retrieve != 200 and not batch.retrieved:
+            batch.retrieved = True
             raise Refusal(self.behavior.first_retrieve, _MISSING)
         return self._show(batch, scope)
 
@@ -302,7 +302,7 @@ _MISSING = "The requested resource could not be found."
 
 
 def _methods(path: str) -> dict[str, str]:
-    """Return the endpoints that a path has, by method."""
+    """Return the endpoints of a path, by method."""
     match path.split("/"):
         case ["", "v1", "messages", "batches"]:
             return {"POST": "create", "GET": "list"}
@@ -322,7 +322,7 @@ def _methods(path: str) -> dict[str, str]:
 
 
 def _route(method: str, path: str) -> tuple[str, str | None]:
-    """Return the endpoint and the batch ID; split first, so that an ID may hold an escaped slash."""
+    """Return the endpoint and the batch ID. The path is split before it is decoded: an ID may have an escaped slash."""
     parts = path.split("/")
     place = 3 if parts[2:3] == ["models"] else 4
     id_ = unquote(parts[place]) if len(parts) > place and _methods(path) else None

@@ -15,7 +15,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 @dataclass
 class Answer:
-    """An HTTP answer; a body in pieces is streamed."""
+    """An HTTP answer. A body that is an iterable is streamed."""
 
     body: bytes | Iterable[bytes] = b""
     status: int = 200
@@ -23,7 +23,7 @@ class Answer:
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
-    """Return the headers; one that came more than once has all its values, as HTTP joins them."""
+    """Return the headers; the values of a repeated header are joined by commas."""
     found: dict[str, str] = {}
     for name, value in scope["headers"]:
         key, text = name.decode("latin-1"), value.decode("latin-1").strip()
@@ -32,19 +32,19 @@ def headers_of(scope: Scope) -> dict[str, str]:
 
 
 def query_of(scope: Scope) -> dict[str, str]:
-    """Return the query; of a parameter that came more than once, the last."""
+    """Return the query parameters; of a repeated one, the last."""
     return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
 
 
 def origin_of(scope: Scope) -> str:
-    """Return the origin that the client asked, `http://host:port`."""
+    """Return the origin that the client addressed, `http://host:port`."""
     return f"{scope['scheme']}://{dict(scope['headers']).get(b'host', b'').decode('latin-1')}"
 
 
 async def read_body(receive: Receive, max_bytes: int, seconds: float) -> bytearray | None:
-    """Read the request to its end, keeping little more than ``max_bytes``; None if the client left.
+    """Read the whole request but keep little more than ``max_bytes``; return None if the client disconnected.
 
-    :raises asyncio.TimeoutError: nothing has come for so many seconds.
+    :raises asyncio.TimeoutError: If no bytes arrive for `seconds`.
     """
     body = bytearray()
     while True:
@@ -92,5 +92,5 @@ def hang_up(send: Send, reset: bool) -> None:
 
 
 def _transport(send: Send) -> asyncio.Transport:
-    """Return the connection's transport; uvicorn hands out a bound method of the object that has it."""
+    """Return the connection's transport. `send` is a bound method of uvicorn's object that has it."""
     return cast(asyncio.Transport, send.__self__.transport)  # type: ignore[attr-defined]

@@ -15,20 +15,19 @@ DAY = 24 * 3600.0
 EXPIRES_AFTER = DAY
 ARCHIVED_AFTER = 29 * DAY
 CHUNK_BYTES = 1 << 18
-#: Multiplied by an odd number, the places of requests stay different and no longer look like a count.
+#: Multiplied by this odd number, the indexes of requests stay distinct and no longer look like a count.
 ODD = 0x9E3779B1
-#: How a request ends, by the letter that stands for it in :attr:`Batch.ends`.
+#: How a request ends, by its letter in :attr:`Batch.ends`.
 OUTCOMES = {"s": "succeeded", "e": "errored", "c": "canceled", "x": "expired"}
 
 
 @dataclass
 class Batch:
-    """A batch, whose life is a function of the time: nothing happens in the background.
+    """A batch whose state is a function of the time; nothing happens in the background.
 
-    Requests finish one after the other, evenly over ``batch_seconds``, in the order in which they were given.
-    ``ends`` has a letter for each that says how it ends if nothing comes in between; empty: all succeed.
-    ``models`` has each request's model, or the one of all; ``given`` the results that are not the default's, as
-    JSON, by custom ID.
+    Requests finish one after the other, evenly over ``batch_seconds``, in the given order. ``ends`` has a letter for
+    the outcome of each, unless it is canceled or expires; empty: all succeed. ``models`` has each request's model, or
+    one for all. ``given`` has the results that are not the default, as JSON by custom ID.
     """
 
     id: str
@@ -46,30 +45,30 @@ class Batch:
     interrupted: bool = True
     deleted: bool = False
     place: tuple[float, int] = (0.0, 0)
-    looked_at: bool = False
+    retrieved: bool = False
     _rendered: tuple[object, bytes] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.ends = self.ends or "s" * self.total
 
     def forget(self) -> None:
-        """Keep no more than the place of a deleted batch."""
+        """Drop all but the position in the list; the batch is deleted."""
         self.deleted, self.custom_ids, self._rendered = True, None, None
         self.ends, self.models, self.given = "", "", {}
 
     @property
     def expires_at(self) -> float:
-        """When whatever has not finished expires."""
+        """When unfinished requests expire."""
         return self.created_at + EXPIRES_AFTER
 
     @property
     def archived_at(self) -> float:
-        """When the results go away."""
+        """When the results are archived."""
         return self.created_at + ARCHIVED_AFTER
 
     @property
     def ended_at(self) -> float:
-        """When the batch ends, as things stand."""
+        """When the batch ends, unless it is canceled later."""
         if self.cancel_at is not None:
             return min(self.cancel_at + self.cancel_seconds, self.expires_at)
         return min(self.created_at + self.batch_seconds, self.expires_at)
@@ -81,7 +80,7 @@ class Batch:
         return "in_progress" if self.cancel_at is None else "canceling"
 
     def _final_ends(self) -> str:
-        """Return how each request ends, as things stand."""
+        """Return how each request ends, unless the batch is canceled later."""
         stopped_at = self.expires_at if self.cancel_at is None else self.cancel_at
         if stopped_at >= self.created_at + self.batch_seconds or not self.interrupted:
             return self.ends
@@ -89,12 +88,16 @@ class Batch:
         return self.ends[:done] + ("x" if self.cancel_at is None else "c") * (self.total - done)
 
     def final_counts(self) -> dict[str, int]:
-        """Return how many requests end in which way, as things stand."""
+        """Return the number of requests by outcome, unless the batch is canceled later."""
         ends = self._final_ends()
         return {name: ends.count(letter) for letter, name in OUTCOMES.items()}
 
     def render(self, now: float, behavior: Behavior, origin: str, phase: str | None = None) -> bytes:
-        """Return the MessageBatch object as JSON, in another phase if given; ``results_url`` is at ``origin``."""
+        """Return the MessageBatch object as JSON.
+
+        :param origin: The origin of ``results_url``.
+        :param phase: The phase to show instead of the current one.
+        """
         phase = phase or self.phase(now)
         counted = now >= self.created_at + behavior.counts_lag
         key = (phase, self.cancel_at, behavior, origin, counted)
@@ -131,7 +134,7 @@ class Batch:
         }
 
     def results(self, last_newline: bool = True) -> Iterator[bytes]:
-        """Yield the results as JSONL in chunks of many lines, in a shuffled order that is always the same."""
+        """Yield the results as JSONL in chunks of many lines, shuffled in a reproducible order."""
         ends, total, ids, models, given = self._final_ends(), self.total, self.custom_ids, self.models, self.given
         other = {letter: self._line(OTHER_RESULTS[OUTCOMES[letter]]) for letter in "cx"}
         error = self._line(errored("An error of the emulator.", request_id="req_NAME"))
@@ -164,23 +167,23 @@ class Batch:
 
     @cached_property
     def _name(self) -> str:
-        """What makes the ID of a request's message, or of its error, one of its own; a format for its number."""
+        """The unique part of the IDs of messages and errors; a format for the request's number."""
         return f"01{blake2b(self.id.encode(), digest_size=6).hexdigest()}%08x"
 
     def message_id(self, i: int) -> str:
-        """Return the ID of the message that answers a request."""
+        """Return the ID of the message for request number `i`."""
         return f"msg_{self._name}" % (i * ODD % (1 << 32))
 
     def _succeeded(self, model: str, text: str) -> bytes:
         return self._line({"type": "succeeded", "message": message(model, "msg_NAME", {"content": text})})
 
     def _line(self, result: dict[str, Any]) -> bytes:
-        """Return a line of the results as a format: for the custom ID, and the number in the `NAME` of the result."""
+        """Return a results line as a format for the custom ID and the request's number, which `NAME` contains."""
         text = compact(result).replace("%", "%%").replace("NAME", self._name, 1)
         return b'{"custom_id":"%%b","result":%b}\n' % text.encode()
 
     def _padding(self, succeeded: int) -> int:
-        """Return how many characters fill a text up, so that all results are about `result_bytes` large."""
+        """Return the number of characters to append to each text, so that the results have about `result_bytes`."""
         line = self._succeeded(self.models if isinstance(self.models, str) else self.models[0], TEXT)
         return max(0, self.result_bytes // max(1, succeeded) - len(line) - 30)
 

@@ -6,51 +6,51 @@ from typing import Any
 
 
 def _unknown(default: Any, *others: Any) -> Any:
-    """Declare one open question: the answer taken by default, then the other plausible ones."""
+    """Declare an open question: the default answer, then the other plausible ones."""
     return field(default=default, metadata={"others": others})
 
 
 @dataclass(frozen=True)
 class Behavior:
-    """How the emulator behaves where no source settles how the API does.
+    """How the emulator behaves in cases that the API's documentation leaves open.
 
-    Each parameter names its source in brackets: the API's reference, the official SDKs, or what users reported. "None"
-    means that no source says anything. The default is the likeliest. Status codes may be any; `variants` goes through
+    Each parameter names its source in brackets: the API's reference, the official SDKs, or reports of users. "None"
+    means that there is no source. The default is the likeliest answer. Any status code is accepted; `variants` yields
     the plausible ones.
 
-    :param cancel_ended: status for canceling a batch that has ended; 200: unchanged batch (none).
-    :param cancel_canceling: status for canceling a batch that is canceling already; 200: unchanged batch (none).
-    :param cancel_answer: ``canceling``: the answer to a cancel says so even if the batch ends at once
-        (reference); ``current``: it shows the batch as the next retrieve would.
-    :param cancel_interrupts: whether a cancel stops unfinished requests; if not, they all finish (reference: requests
+    :param cancel_ended: Status of a cancel of a batch that has ended; 200: the unchanged batch (none).
+    :param cancel_canceling: Status of a cancel of a batch that is already canceling; 200: the unchanged batch (none).
+    :param cancel_answer: ``canceling``: the answer to a cancel has this status even if the batch ends immediately
+        (reference); ``current``: the answer is the same as that of the next retrieve.
+    :param cancel_interrupts: Whether a cancel stops unfinished requests; if not, they all finish (reference: requests
         that cannot be interrupted may finish).
-    :param delete_unended: status for deleting a batch that has not ended (reference: refused; the status: none).
-    :param delete_answer: status of a delete that worked (reference: 200; 204: no body).
-    :param delete_again: status for deleting a deleted batch (none).
-    :param retrieve_deleted: status for every other call on a deleted batch (none).
-    :param first_retrieve: 404: the first retrieve of each batch finds nothing (reported by users).
-    :param other_workspace: status for a batch of another workspace, see ``add_batch(foreign=True)`` (none).
-    :param foreign_workspace: status for an ``anthropic-workspace-id`` that is not the key's; 200: accepted
+    :param delete_unended: Status of a delete of a batch that has not ended (reference: refused; the status: none).
+    :param delete_answer: Status of a successful delete (reference: 200; 204: no body).
+    :param delete_again: Status of a delete of a deleted batch (none).
+    :param retrieve_deleted: Status of every other call on a deleted batch (none).
+    :param first_retrieve: Status of the first retrieve of each batch; 404: it is not found (reported by users).
+    :param other_workspace: Status for a batch of another workspace, see ``add_batch(foreign=True)`` (none).
+    :param foreign_workspace: Status for an ``anthropic-workspace-id`` that is not the key's; 200: accepted
         (reported by users: refused; the status: none).
-    :param invalid_params: status for creating a batch of which some ``params`` are not valid; 200: those requests end
+    :param invalid_params: Status of a create if some requests have invalid ``params``; 200: those requests end
         as ``errored`` (reference).
-    :param both_cursors: status for a page with ``after_id`` and ``before_id``; 200: ``after_id`` counts (none; the
-        SDKs' own tests send both).
-    :param unknown_beta: status for an ``anthropic-beta`` flag that the SDKs do not list; 200: accepted (reported by
+    :param both_cursors: Status of a list call with ``after_id`` and ``before_id``; 200: ``after_id`` takes precedence
+        (none; the SDKs' own tests send both).
+    :param unknown_beta: Status for an ``anthropic-beta`` flag that the SDKs do not list; 200: accepted (reported by
         users: 400).
-    :param list_lag: for how many seconds a new batch is not in the list yet (reported by users).
-    :param retrieve_lag: for how many seconds a new batch is not found yet (reported by users).
-    :param counts_lag: for how many seconds all counts of a new batch are 0 (reported by users).
-    :param results_unended: status for the results of a batch that has not ended (none).
-    :param results_archived: status for the results of an archived batch (none).
-    :param results_host: origin that ``results_url`` names; empty: the one that was asked (reference: any URL).
-    :param results_last_newline: whether the last line of the results ends in a line feed (none).
-    :param list_deleted_cursor: status for paging on from a batch that is deleted meanwhile; 200: works (none).
-    :param optional_fields: whether optional fields without a value are ``null`` (reference) or ``absent`` (SDKs).
-    :param extra_fields: whether objects have fields that no reference documents (reference: clients accept them).
+    :param list_lag: Seconds until a new batch is in the list (reported by users).
+    :param retrieve_lag: Seconds until a new batch is found (reported by users).
+    :param counts_lag: Seconds for which all counts of a new batch are 0 (reported by users).
+    :param results_unended: Status for the results of a batch that has not ended (none).
+    :param results_archived: Status for the results of an archived batch (none).
+    :param results_host: Origin of ``results_url``; empty: the one that the client addressed (reference: any URL).
+    :param results_last_newline: Whether the last line of the results ends with a line feed (none).
+    :param list_deleted_cursor: Status of a list call whose cursor is a deleted batch; 200: works (none).
+    :param optional_fields: Whether optional fields without a value are ``null`` (reference) or ``absent`` (SDKs).
+    :param extra_fields: Whether objects have undocumented fields (reference: clients accept them).
     :param times: RFC 3339 with ``Z``, with an ``offset``, or in whole ``seconds`` (reference: RFC 3339).
-    :param retry_after: form of the header on 429: ``seconds`` (reference), ``date``, ``ms`` (SDKs) or ``none``.
-    :param request_id: whether answers carry a ``request-id`` header (reference: they do; gateways drop it).
+    :param retry_after: Form of the header of a 429: ``seconds`` (reference), ``date``, ``ms`` (SDKs) or ``none``.
+    :param request_id: Whether answers have a ``request-id`` header (reference: they do; gateways drop it).
     """
 
     cancel_ended: int = _unknown(200, 400, 409)
@@ -95,7 +95,7 @@ class Behavior:
 
     @classmethod
     def variants(cls) -> Iterator[Behavior]:
-        """Yield the default, then each plausible single deviation from it; ``str()`` names each."""
+        """Yield the default, then each variant with one other plausible answer; ``str()`` names each."""
         yield cls()
         for f in fields(cls):
             for value in f.metadata["others"]:

@@ -1,4 +1,4 @@
-"""The two calls beside batches that batch tools make: the catalog of models, and the count of a request's tokens."""
+"""Calls that batch tools make besides those on batches: list models, and count the tokens of a request."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 from airflow_provider_batches.emulator.messages import compact
 from airflow_provider_batches.emulator.validation import Refusal
 
-#: Names that the official SDK's types list; the rest of each entry is the emulator's own.
+#: Names from the official SDK's types; the emulator makes up the rest of each entry.
 MODELS = """
     claude-fable-5-2 claude-mythos-5-2 claude-haiku-5-5 claude-sonnet-5-5 claude-fable-5-1 claude-opus-5-5
     claude-mythos-5-1 claude-sonnet-5 claude-fable-5 claude-mythos-5 claude-opus-5 claude-opus-4-8 claude-opus-4-7
     claude-mythos-preview claude-opus-4-6 claude-sonnet-4-6 claude-haiku-4-5 claude-haiku-4-5-20251001
     claude-opus-4-5 claude-opus-4-5-20251101 claude-sonnet-4-5 claude-sonnet-4-5-20250929
 """.split()  # noqa: SIM905
-#: The flags for `anthropic-beta` that the official SDK's types list.
+#: The flags for `anthropic-beta` from the official SDK's types.
 BETAS = """
     admin-user-sign-out-2026-10-08 advisor-tool-2026-03-01 agent-memory-2026-07-22 analytics-usage-cost-2026-08-24
     cache-diagnosis-2026-04-07 ce-claude-code-managed-settings-2026-10-06 ce-plugins-2026-09-01
@@ -34,14 +34,14 @@ BETAS = """
     token-efficient-tools-2025-02-19 user-profiles-2026-03-24 user-profiles-2026-08-18 user-profiles-2026-09-04
     user-profiles-billing-2026-10-01 webhooks-2026-10-07
 """.split()  # noqa: SIM905
-#: About how many characters a token has.
+#: Characters per token, roughly.
 CHARACTERS = 4
 
 
 def model(id_: str) -> dict[str, Any]:
-    """Return the entry of a model.
+    """Return a model's entry.
 
-    :raises Refusal: no model has this name.
+    :raises Refusal: If no model has this name.
     """
     if id_ not in MODELS:
         raise Refusal(404, f"model: {id_}")
@@ -88,7 +88,7 @@ def models(query: dict[str, str], limit: int) -> dict[str, Any]:
 
 
 def count_tokens(params: dict[str, Any]) -> dict[str, Any]:
-    """Return about how many tokens a request's input has."""
+    """Return an estimate of the number of input tokens of a request."""
     for name in ("model", "messages"):
         if not params.get(name):
             raise Refusal(400, f"{name}: Field required")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class Clock:
-    """The emulator's time: runs with the real clock unless a test moves or stops it."""
+    """The emulator's clock. It runs with the real one, unless a test advances or freezes it."""
 
     def __init__(self) -> None:
         self._offset = 0.0
@@ -13,16 +13,16 @@ class Clock:
         self.on_change: Callable[[], None] = lambda: None
 
     def now(self) -> float:
-        """Return the emulated time in seconds since 1970."""
+        """Return the emulated time in seconds since the epoch."""
         return time.time() + self._offset if self._frozen is None else self._frozen
 
     def advance(self, seconds: float) -> None:
-        """Move the clock forward, also while it is frozen.
+        """Move the clock forward, even while it is frozen.
 
-        :raises ValueError: if ``seconds`` is negative.
+        :raises ValueError: If ``seconds`` is negative.
         """
         if seconds < 0:
-            raise ValueError("The clock only moves forward.")
+            raise ValueError(f"seconds must not be negative, not {seconds}.")
         if self._frozen is None:
             self._offset += seconds
         else:
@@ -30,20 +30,20 @@ class Clock:
         self.on_change()
 
     def freeze(self) -> None:
-        """Stop the clock; only `advance` moves it then."""
+        """Stop the clock. Until `unfreeze`, only `advance` moves it."""
         self._frozen = self.now()
         self.on_change()
 
     def unfreeze(self) -> None:
-        """Let the clock run on from where it stands."""
+        """Restart the clock from its current time."""
         self._offset = self.now() - time.time()
         self._frozen = None
         self.on_change()
 
     def state(self) -> dict[str, float | None]:
-        """Return what `restore` needs after a restart."""
+        """Return the arguments for `restore`."""
         return {"offset": self._offset, "frozen": self._frozen}
 
     def restore(self, offset: float, frozen: float | None) -> None:
-        """Take over the clock of an earlier process."""
+        """Restore the clock of an earlier process."""
         self._offset, self._frozen = offset, frozen

@@ -15,10 +15,10 @@ MAX_SEEDED = 100_000
 
 
 def control(app: App, method: str, path: str, query: dict[str, str], body: bytes | bytearray) -> Answer:
-    """Answer a request to ``/_emulator/...``, which steers an emulator in another process."""
+    """Answer a request to ``/_emulator/...``, which controls an emulator in another process."""
     action = _ACTIONS.get((method, path.removeprefix("/_emulator/")))
     if action is None:
-        return _json({"error": f"There is no {method} {path}."}, 404)
+        return _json({"error": f"Unknown control endpoint: {method} {path}."}, 404)
     try:
         return _json(action(app, query, json.loads(body or b"{}")))
     except (AttributeError, LookupError, TypeError, ValueError) as e:
@@ -62,7 +62,7 @@ def _clear_faults(app: App, query: dict[str, str], data: Any) -> dict[str, Any]:
 
 def _clock(app: App, query: dict[str, str], data: Any) -> dict[str, Any]:
     if data.keys() - {"advance", "freeze"}:
-        raise ValueError(f"The clock knows advance and freeze, not {sorted(data)}.")
+        raise ValueError(f"The clock supports advance and freeze, not {sorted(data)}.")
     clock = app.store.clock
     if "freeze" in data:
         (clock.freeze if data["freeze"] else clock.unfreeze)()
@@ -72,7 +72,7 @@ def _clock(app: App, query: dict[str, str], data: Any) -> dict[str, Any]:
 
 def _answers(app: App, query: dict[str, str], data: Any) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise ValueError("The answers must be an object: each by its custom_id.")
+        raise ValueError("The answers must be an object with an answer for each custom_id.")
     app.settings.answers = data or None
     return {"answers": len(data)}
 
@@ -103,7 +103,7 @@ def _batches(app: App, query: dict[str, str], data: Any) -> dict[str, Any]:
 def _add_batches(app: App, query: dict[str, str], data: Any) -> dict[str, Any]:
     count = data.pop("count", 1)
     if not 1 <= count <= MAX_SEEDED:
-        raise ValueError(f"count must be from 1 to {MAX_SEEDED}.")
+        raise ValueError(f"count must be from 1 to {MAX_SEEDED}, not {count}.")
     return {"ids": [seed(app.store, app.settings, **data).id for _ in range(count)]}
 
 

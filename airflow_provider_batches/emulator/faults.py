@@ -29,35 +29,36 @@ def error_type(status: int) -> str:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong with requests that match.
+    """A failure to inject into matching requests.
 
     Which requests:
 
-    :param endpoint: ``create``, ``retrieve``, ``list``, ``cancel``, ``delete``, ``results`` or ``any``.
-    :param batch_id: only requests about this batch.
-    :param times: how often it strikes; None: without end.
-    :param after: how many matching requests pass unharmed first.
-    :param probability: chance of striking, drawn from a generator seeded with ``seed``.
+    :param endpoint: ``create``, ``retrieve``, ``list``, ``cancel``, ``delete``, ``results``, ``models``, ``model``,
+        ``count_tokens`` or ``any``.
+    :param batch_id: Only requests for this batch.
+    :param times: The number of requests that fail; None: all.
+    :param after: The number of matching requests that are served normally first.
+    :param probability: The probability that a request fails, drawn from a generator seeded with ``seed``.
 
     What happens, in this order:
 
-    :param delay: real seconds to wait first.
-    :param applied: the request does its work first, and only its answer is lost or replaced.
-    :param hang: no answer, the connection stays open; with ``cut_after`` it falls silent there.
-    :param drop: no answer, the connection is closed.
-    :param drop_after: short for ``drop`` and ``applied``.
-    :param status: status code of the answer, with the API's JSON envelope unless the body says otherwise.
-    :param body: the answer's body, unchanged; empty for none (status 200 unless given).
-    :param html: the body is a proxy's HTML page, without ``request-id`` (status 502 unless given).
-    :param gateway: who mints the error, without ``request-id``: ``envelope``, a gateway that answers in the API's
-        format; ``openai``, one that answers in OpenAI's; ``text``, a router in plain text (status 404 unless given).
-    :param redirect: origin (``http://host:port``) to redirect the same path to (status 307 unless given).
-    :param message: text in the envelope.
-    :param error_type: type in the envelope; by default the one of the status.
-    :param error_code: ``details.error_code`` in the envelope.
-    :param headers: headers to add (``retry-after``, ``retry-after-ms``, ``x-should-retry``, ...).
-    :param cut_after: the body ends after so many bytes.
-    :param cut_cleanly: the cut is not visible to HTTP; otherwise the connection breaks off there.
+    :param delay: Real seconds to wait first.
+    :param applied: The request takes effect; only its answer is lost or replaced.
+    :param hang: There is no answer and the connection stays open; with ``cut_after``, the answer stops there.
+    :param drop: There is no answer and the connection is closed.
+    :param drop_after: Short for ``drop`` and ``applied``.
+    :param status: Status code of the answer; its body is the API's error envelope unless another field sets it.
+    :param body: The answer's body, unchanged; an empty text for no body (status 200 unless given).
+    :param html: The body is a proxy's HTML page, without ``request-id`` (status 502 unless given).
+    :param gateway: The sender of an error without ``request-id``: ``envelope``, a gateway that uses the API's
+        format; ``openai``, one that uses OpenAI's; ``text``, a router that sends plain text (status 404 unless given).
+    :param redirect: Origin (``http://host:port``) to redirect the same path to (status 307 unless given).
+    :param message: Message of the envelope.
+    :param error_type: Type of the envelope; by default that of the status.
+    :param error_code: ``details.error_code`` of the envelope.
+    :param headers: Headers to add (``retry-after``, ``retry-after-ms``, ``x-should-retry``, ...).
+    :param cut_after: The body ends after this number of bytes.
+    :param cut_cleanly: HTTP does not reveal the cut; otherwise the connection is closed there.
     :param reset: ``drop`` and ``cut_after`` end the connection with RST instead of FIN.
     """
 
@@ -93,7 +94,7 @@ class Fault:
 
     @property
     def answer_status(self) -> int | None:
-        """The status code of the fault's own answer, None where it has no answer."""
+        """The status code of the fault's answer; None if it has none."""
         if self.status is not None:
             return self.status
         if self.redirect is not None:
@@ -106,31 +107,31 @@ class Fault:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing at all is answered."""
+        """Whether there is no answer at all."""
         return self.drop or self.drop_after or (self.hang and self.cut_after is None)
 
     @property
-    def spares_work(self) -> bool:
-        """Whether the request is stopped before it does its work."""
+    def prevents_request(self) -> bool:
+        """Whether the request has no effect."""
         return (self.silent or self.answer_status is not None) and not (self.applied or self.drop_after)
 
 
 class ArmedFault:
-    """A fault in the queue; ``hits`` tells how often it has struck."""
+    """A fault in the queue; ``hits`` is the number of requests that it made fail."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self.hits = 0
         self._passed = 0
-        self._random = random.Random(fault.seed)  # noqa: S311 - repeatable on purpose
+        self._random = random.Random(fault.seed)  # noqa: S311 - must be reproducible
 
     @property
     def spent(self) -> bool:
-        """Whether it will never strike again."""
+        """Whether no more requests will fail."""
         return self.fault.times is not None and self.hits >= self.fault.times
 
     def strikes(self, endpoint: str, batch_id: str | None) -> bool:
-        """Decide for one request, and keep count."""
+        """Return whether this request fails, and count it."""
         fault = self.fault
         if self.spent or fault.endpoint not in (endpoint, "any") or fault.batch_id not in (batch_id, None):
             return False
@@ -144,7 +145,7 @@ class ArmedFault:
 
 
 class FaultQueue:
-    """The faults in the order they were set; the first that matches strikes, alone."""
+    """The faults in the order in which they were set; only the first that matches a request applies."""
 
     def __init__(self) -> None:
         self._armed: list[ArmedFault] = []
@@ -158,15 +159,15 @@ class FaultQueue:
         return armed
 
     def clear(self) -> None:
-        """Forget all faults."""
+        """Remove all faults."""
         with self._lock:
             self._armed = []
 
     def take(self, endpoint: str, batch_id: str | None) -> Fault | None:
-        """Return the fault that strikes this request, if any."""
+        """Return the fault that applies to this request, if any."""
         with self._lock:
             return next((a.fault for a in self._armed if a.strikes(endpoint, batch_id)), None)
 
     def armed(self) -> list[ArmedFault]:
-        """Return the faults that can still strike."""
+        """Return the faults that can still apply."""
         return [a for a in self._armed if not a.spent]

@@ -1,4 +1,4 @@
-"""What requests are answered with: messages as the API documents them, made from a request or given by a test."""
+"""Builds the answers to requests: messages as the API documents them, made from a request or set by a test."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Answer = str | list[Any] | dict[str, Any] | None
 #: The answers by `custom_id`, or a function of the request (`custom_id`, `params`).
 Answers = Mapping[str, Answer] | Callable[[dict[str, Any]], Answer]
 
-# U+2028 and U+0085 are valid in JSON strings, and a trap for readers that split lines on them.
+# U+2028 and U+0085 are valid in JSON strings, but `str.splitlines` splits lines at them.
 TEXT = "An answer of the emulator.\u2028It has\u0085odd line separators."
-#: As the types of the official SDK declare it; what has no value is null.
+#: The fields that the official SDK's types declare; those without a value are null.
 USAGE: dict[str, Any] = {
     "cache_creation": None,
     "cache_creation_input_tokens": 0,
@@ -34,7 +34,7 @@ _BLOCKS: dict[str, dict[str, Any]] = {
     "text": {"citations": None},
     "tool_use": {"caller": None, "input": {}, "toolset_name": None},
 }
-#: The parameters of a request that ask for another answer than text.
+#: The parameters of a request that require an answer other than text.
 ASKS = frozenset({"output_config", "output_format", "tool_choice"})
 OTHER_RESULTS: dict[str, dict[str, Any]] = {"canceled": {"type": "canceled"}, "expired": {"type": "expired"}}
 
@@ -42,7 +42,7 @@ OTHER_RESULTS: dict[str, dict[str, Any]] = {"canceled": {"type": "canceled"}, "e
 def compact(value: object) -> str:
     """Return JSON as the API writes it; a lone surrogate, which is not valid UTF-8, is escaped.
 
-    :raises ValueError: it has NaN or an infinity.
+    :raises ValueError: If it contains NaN or an infinity.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace").decode()
@@ -51,7 +51,7 @@ def compact(value: object) -> str:
 def message(model: str, id_: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return a message that answers a request.
 
-    :param fields: Fields that are not the default's; `content` may be a text, and `usage` is merged into the default.
+    :param fields: Fields that differ from the default; `content` may be a text, and `usage` is merged into the default.
     """
     content = fields.get("content", TEXT)
     given = [{"type": "text", "text": content}] if isinstance(content, str) else content
@@ -76,15 +76,15 @@ def message(model: str, id_: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def errored(text: str, type_: str = "invalid_request_error", request_id: str = "REQUEST_ID") -> dict[str, Any]:
-    """Return the result of a request that errored."""
+    """Return the result of an errored request."""
     error = {"type": "error", "error": {"type": type_, "message": text}, "request_id": request_id}
     return {"type": "errored", "error": error}
 
 
 def result(answer: Answer, model: str, id_: str) -> dict[str, Any]:
-    """Return the result of a request whose answer is given.
+    """Return the result of a request for its answer.
 
-    :raises ValueError: It is not an `Answer`.
+    :raises ValueError: If `answer` is not an `Answer`.
     """
     if isinstance(answer, dict) and "error" in answer:
         error = answer["error"]
@@ -93,7 +93,7 @@ def result(answer: Answer, model: str, id_: str) -> dict[str, Any]:
     fields = {"content": answer} if isinstance(answer, (str, list)) else answer
     content = fields.get("content", "") if isinstance(fields, dict) else None
     if not isinstance(content, str) and not (isinstance(content, list) and all(isinstance(b, dict) for b in content)):
-        raise ValueError(f"An answer is a text, a list of content blocks, or a dict, not {answer!r}.")
+        raise ValueError(f"An answer must be a text, a list of content blocks, or a dict, not {answer!r}.")
     made = message(model, id_, cast("dict[str, Any]", fields))
     if unknown := made.keys() - message(model, id_, {}).keys():
         raise ValueError(f"An answer has unknown fields: {', '.join(sorted(unknown))}. Supported: {', '.join(made)}.")
@@ -101,7 +101,7 @@ def result(answer: Answer, model: str, id_: str) -> dict[str, Any]:
 
 
 def answer_to(params: dict[str, Any]) -> Answer:
-    """Return the answer that a request's own parameters ask for: a call of a tool, or JSON; None for any text."""
+    """Return the answer that a request's own parameters require: a tool call, or JSON; None if any text will do."""
     choice, tools, config = params.get("tool_choice"), params.get("tools"), params.get("output_config")
     format_ = config.get("format") if isinstance(config, dict) else params.get("output_format")
     try:

@@ -4,7 +4,7 @@ from airflow_provider_batches.emulator.batch import timestamp
 
 
 class RateLimit:
-    """A bucket that holds as many requests as are allowed a minute and fills up evenly."""
+    """A token bucket that holds the requests of one minute and is refilled evenly."""
 
     def __init__(self, per_minute: int | None) -> None:
         self.limit = per_minute or 1_000_000
@@ -12,7 +12,7 @@ class RateLimit:
         self._filled_at = 0.0
 
     def take(self, now: float) -> float:
-        """Return 0 if the request may pass, otherwise the seconds until one may."""
+        """Return 0 if the request is allowed, otherwise the seconds until the next one is."""
         self.left = min(self.limit, self.left + (now - self._filled_at) * self.limit / 60)
         self._filled_at = now
         if self.left < 1:
@@ -21,7 +21,7 @@ class RateLimit:
         return 0.0
 
     def headers(self, now: float) -> dict[str, str]:
-        """Return the headers that tell a client how much is left."""
+        """Return the headers with the remaining requests."""
         full_at = now + (self.limit - self.left) * 60 / self.limit
         return {
             "anthropic-ratelimit-requests-limit": str(self.limit),

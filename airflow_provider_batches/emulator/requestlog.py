@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 @dataclass
 class LoggedRequest:
-    """What is remembered of a request; secrets are not.
+    """The log entry of a request, without secrets.
 
-    ``endpoint`` is ``unknown`` for a path or method that the API does not have. ``auth`` tells how the key
-    came (``x-api-key``, ``bearer``, ``both`` or None). ``status`` is None if there is no answer yet.
+    ``endpoint`` is ``unknown`` for a path or method that the API does not have. ``auth`` is the kind of header
+    that had the key: ``x-api-key``, ``bearer``, ``both`` or None. ``status`` is None if there is no answer yet.
     """
 
     time: float
@@ -26,18 +26,18 @@ class LoggedRequest:
 
 
 class RequestLog:
-    """The last ``size`` requests, and how many there were of each endpoint."""
+    """The last ``size`` requests, and the number of all requests by endpoint."""
 
     def __init__(self, size: int) -> None:
         self.entries: deque[LoggedRequest] = deque(maxlen=size)
         self.counts: Counter[str] = Counter()
 
     def add(self, entry: LoggedRequest) -> None:
-        """Append a request, which pushes out the oldest if there are too many."""
+        """Append a request; if the log is full, this drops the oldest."""
         self.entries.append(entry)
         self.counts[entry.endpoint] += 1
 
     def clear(self) -> None:
-        """Forget all requests and counts."""
+        """Remove all requests and counts."""
         self.entries.clear()
         self.counts.clear()

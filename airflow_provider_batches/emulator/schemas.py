@@ -1,4 +1,4 @@
-"""Values that fit a JSON schema, for structured output and for calls of tools."""
+"""Values that match a JSON schema, for structured output and tool calls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import reduce
 from operator import getitem
 from typing import Any
 
-#: Below this depth, what may be left out is left out, so that a schema that refers to itself comes to an end.
+#: Below this depth, optional parts are omitted, so that a recursive schema ends.
 DEEP = 5
 FORMATS = {
     "date": "2026-01-31",
@@ -23,12 +23,12 @@ FORMATS = {
 
 
 def sample(schema: Any, root: Any = None, depth: int = 0) -> Any:
-    """Return a value that fits a JSON schema; the same one for the same schema.
+    """Return a value that matches a JSON schema, always the same for the same schema.
 
-    `pattern`, `multipleOf` and conditions are not considered.
+    `pattern`, `multipleOf` and conditions are ignored.
 
-    :raises LookupError: a `$ref` leads nowhere.
-    :raises RecursionError: the schema fits no finite value.
+    :raises LookupError: If a `$ref` cannot be resolved.
+    :raises RecursionError: If no finite value matches the schema.
     """
     root = schema if root is None else root
     if not isinstance(schema, dict):
@@ -46,7 +46,7 @@ def sample(schema: Any, root: Any = None, depth: int = 0) -> Any:
         return dict(item for part in parts for item in part.items()) if isinstance(parts[0], dict) else parts[0]
     for key in ("anyOf", "oneOf"):
         if schema.get(key):
-            # Optional values are mostly written with null last.
+            # Most schemas of optional values have null last.
             return sample(schema[key][-1 if depth > DEEP else 0], root, depth + 1)
     kind = schema.get("type", "object" if "properties" in schema else "string")
     return _sample_of(kind[0] if isinstance(kind, list) else kind, schema, root, depth)

@@ -27,11 +27,11 @@ def seed(
     cancel_seconds: float | None = None,
     foreign: bool = False,
 ) -> Batch:
-    """Put a batch into the store without HTTP; see `Emulator.add_batch`."""
+    """Add a batch to the store without HTTP; see `Emulator.add_batch`."""
     now = store.clock.now()
     existing = None if id is None else store.get(id)
     if existing is not None and not existing.deleted:
-        raise ValueError(f"id: there is a batch {id} already.")
+        raise ValueError(f"id: batch {id} already exists.")
     total = requests if isinstance(requests, int) else len(requests)
     batch = Batch(
         id=id or new_batch_id(),
@@ -54,7 +54,7 @@ def seed(
         batch.custom_ids = [request["custom_id"] for request in given]
     if outcomes and not by_id:
         if not set(outcomes) <= set(_LETTERS) or sum(outcomes.values()) != total:
-            raise ValueError(f"outcomes must say how each of the {total} requests ends, not {dict(outcomes)}.")
+            raise ValueError(f"outcomes must add up to {total} requests, not {dict(outcomes)}.")
         batch.ends = spread(total, **outcomes)
     else:
         batch.ends = spread(total, errored=round(total * settings.error_fraction))
@@ -73,7 +73,7 @@ def seed(
 
 
 def spread(total: int, succeeded: int = 0, errored: int = 0, canceled: int = 0, expired: int = 0) -> str:
-    """Return how each request ends: the errored ones evenly among those that finish, the rest after them."""
+    """Return how each request ends: errored ones evenly among those that finish, then canceled and expired ones."""
     done = total - canceled - expired
     kinds = ("se"[(i + 1) * errored // done > i * errored // done] for i in range(done)) if errored else "s" * done
     return "".join(kinds) + "c" * canceled + "x" * expired
@@ -86,12 +86,12 @@ def fill(
     outcomes: Mapping[str, str] | None,
     problems: Mapping[int, str] | None = None,
 ) -> None:
-    """Set what a batch's requests are answered with, and how each ends.
+    """Set the answers to a batch's requests, and how each request ends.
 
-    :param answers: see `Emulator`; without one, a request is answered as its own parameters ask.
-    :param outcomes: how requests end, by custom ID.
-    :param problems: what is wrong with the `params` of some requests, by their place; these end as errored.
-    :raises ValueError: an answer or an outcome is not valid.
+    :param answers: See `Emulator`; without one, a request's own parameters determine the answer.
+    :param outcomes: How requests end, by custom ID.
+    :param problems: The errors in the `params` of some requests, by index; these requests end as errored.
+    :raises ValueError: If an answer or an outcome is not valid.
     """
     problems = problems or {}
     models = [str(request.get("params", {}).get("model") or "claude-haiku-5-5") for request in requests]

@@ -29,35 +29,35 @@ BACKLOG = 2048
 
 
 class Emulator:
-    """The Message Batches API on a local port, for as long as the context lasts.
+    """The Message Batches API on a local port, until the `with` block ends.
 
-    Batches live in memory, and survive `stop` and `start` of the same object.
+    Batches are kept in memory, also between `stop` and `start`.
 
-    :param host: address to listen on; only loopback unless ``allow_remote``.
-    :param port: port to listen on; 0 takes a free one.
-    :param api_key: the only key that is accepted; None accepts any.
-    :param batch_seconds: how long a batch takes.
-    :param cancel_seconds: how long a canceled batch takes to end; 0: it has ended when next looked at.
-    :param requests_per_minute: limit for all batch endpoints together; None: no limit.
-    :param error_fraction: share of the requests that end as ``errored``.
-    :param answers: what requests are answered with: a dict by ``custom_id``, or a function of the request
-        (``{"custom_id", "params"}``). An answer is the text; a list of content blocks; a dict with fields of the
+    :param host: Address to listen on; without ``allow_remote``, a loopback address.
+    :param port: Port to listen on; 0 selects a free one.
+    :param api_key: The only accepted key; None accepts any.
+    :param batch_seconds: Seconds that a batch takes.
+    :param cancel_seconds: Seconds until a canceled batch ends; 0: it has ended at the next poll.
+    :param requests_per_minute: Rate limit for all endpoints together; None: no limit.
+    :param error_fraction: Share of the requests that end as ``errored``, 0 to 1.
+    :param answers: The answers to requests: a dict by ``custom_id``, or a function of the request
+        (``{"custom_id", "params"}``). An answer is a text; a list of content blocks; a dict with fields of the
         message (``content``, ``stop_reason``, ``usage`` ...), or with ``error`` (``{"type", "message"}``); None for the
-        default: JSON or a call of a tool if the request's ``output_config`` or ``tool_choice`` asks for it, else a
+        default: JSON or a tool call if the request's ``output_config`` or ``tool_choice`` requires it, otherwise a
         fixed text.
-    :param outcomes: how requests end, by ``custom_id``: ``errored``, ``canceled``, ``expired``.
-    :param workspace_id: the key's workspace, which ``anthropic-workspace-id`` may name.
-    :param body_seconds: after how long without a byte an incomplete request is answered with 408.
-    :param behavior: how it behaves where the API's behavior is not known; see `Behavior`.
-    :param state: file that keeps batches and clock over a restart of the process.
-    :param allow_remote: listen on other than loopback addresses too. Anybody who reaches the port can then read
-        and change everything, since ``/_emulator/`` asks for no key.
-    :param log_size: how many requests are remembered.
-    :param max_requests: limit of requests in a batch.
-    :param max_bytes: limit of bytes in a batch.
-    :param tls: serve ``https`` with this context.
-    :param on_request: called with each request when its answer is known.
-    :raises ValueError: if ``host`` is not loopback and ``allow_remote`` is not set.
+    :param outcomes: How requests end, by ``custom_id``: ``errored``, ``canceled``, ``expired``.
+    :param workspace_id: The key's workspace, which ``anthropic-workspace-id`` may name.
+    :param body_seconds: Seconds without a byte after which an incomplete request is answered with 408.
+    :param behavior: How it behaves in cases that the API's documentation leaves open; see `Behavior`.
+    :param state: File that keeps batches and clock across restarts of the process.
+    :param allow_remote: Whether ``host`` may be a non-loopback address. Anyone who reaches the port can then read
+        and change everything, because ``/_emulator/`` requires no key.
+    :param log_size: The number of requests to keep in the log.
+    :param max_requests: The most requests in a batch.
+    :param max_bytes: The most bytes in a batch.
+    :param tls: The context to serve ``https`` with.
+    :param on_request: Called with each request when its answer is known.
+    :raises ValueError: If ``host`` is not a loopback address and ``allow_remote`` is not set.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Emulator:
         from airflow_provider_batches.emulator.control import control
 
         if not (allow_remote or host == "localhost" or _is_loopback(host)):
-            raise ValueError(f"{host} is not a loopback address; allow_remote is needed to listen there.")
+            raise ValueError(f"{host} is not a loopback address. Set allow_remote to listen there.")
         self.host = host
         self.port = port
         self.api_key = api_key
@@ -130,12 +130,12 @@ class Emulator:
 
     @property
     def connection_json(self) -> str:
-        """An Airflow connection to it, as ``AIRFLOW_CONN_...`` takes it; it holds the key."""
+        """The value of ``AIRFLOW_CONN_...`` for a connection to this emulator. It contains the key."""
         return json.dumps({"conn_type": "anthropic_batches", "password": self.api_key, "host": self.url})
 
     @property
     def behavior(self) -> Behavior:
-        """How it behaves where the API's behavior is not known; may be set at any time."""
+        """How it behaves in cases that the API's documentation leaves open. May be set at any time."""
         return self._app.behavior
 
     @behavior.setter
@@ -144,7 +144,7 @@ class Emulator:
 
     @property
     def answers(self) -> Answers | None:
-        """What batches that are created from now on are answered with; see `Emulator`."""
+        """The answers to requests of batches that are created from now on; see `Emulator`."""
         return self._settings.answers
 
     @answers.setter
@@ -166,19 +166,19 @@ class Emulator:
         return list(self._app.log.entries)
 
     def count(self, endpoint: str | None = None) -> int:
-        """Return how many requests there were, of one endpoint (``create``, ...) or in all."""
+        """Return the number of requests so far, to one endpoint (``create``, ...) or to all."""
         return self._app.log.counts[endpoint] if endpoint else sum(self._app.log.counts.values())
 
     def clear_requests(self) -> None:
-        """Forget the requests and their counts."""
+        """Remove the requests and their counts."""
         self._app.log.clear()
 
     def fault(self, fault: Fault) -> ArmedFault:
-        """Set a fault; ``.hits`` of what is returned tells how often it has struck."""
+        """Set a fault; ``hits`` of the returned object is the number of requests that it made fail."""
         return self._app.faults.add(fault)
 
     def clear_faults(self) -> None:
-        """Forget all faults."""
+        """Remove all faults."""
         self._app.faults.clear()
 
     def add_batch(
@@ -197,19 +197,19 @@ class Emulator:
     ) -> str:
         """Add a batch without HTTP and return its ID.
 
-        :param requests: how many, or a list of custom IDs, or of requests as in a create.
-        :param id: its ID; by default a new one.
+        :param requests: Their number, a list of custom IDs, or a list of requests as in a create.
+        :param id: Its ID; by default a new one.
         :param status: ``in_progress`` (ends ``batch_seconds`` from now), ``canceling`` (ends ``cancel_seconds``
-            from now, in an hour if that is 0), ``ended``, or None: what its age makes of it.
-        :param age_seconds: how long ago it was created.
-        :param outcomes: how many requests end as ``succeeded``, ``errored``, ``canceled`` and ``expired``; or how those
-            of some custom IDs end.
-        :param answers: what its requests are answered with, if not what the emulator's are.
-        :param result_bytes: about how large its results are in all; filled up with text.
-        :param batch_seconds: how long it takes, if not as long as others.
-        :param cancel_seconds: how long a cancel takes, if not as long as for others.
-        :param foreign: whether it belongs to another workspace, where this key does not see it.
-        :raises ValueError: if these contradict each other.
+            from now, or in an hour if that is 0), ``ended``, or None: according to its age.
+        :param age_seconds: Seconds since it was created.
+        :param outcomes: The number of requests that end as ``succeeded``, ``errored``, ``canceled`` and ``expired``; or
+            how requests end, by ``custom_id``.
+        :param answers: The answers to its requests; by default the emulator's.
+        :param result_bytes: Approximate size of its results in bytes; texts are padded to reach it.
+        :param batch_seconds: Seconds that it takes; by default the emulator's.
+        :param cancel_seconds: Seconds that a cancel takes; by default the emulator's.
+        :param foreign: Whether it belongs to another workspace, so that this key cannot see it.
+        :raises ValueError: If these contradict each other.
         """
         return seed(
             self._store,
@@ -227,7 +227,7 @@ class Emulator:
         ).id
 
     def batch(self, batch_id: str) -> dict[str, Any] | None:
-        """Return a batch as the API shows it, None if it is unknown or deleted."""
+        """Return a batch as the API shows it; None if it is unknown or deleted."""
         batch = self._store.get(batch_id)
         if batch is None or batch.deleted:
             return None
@@ -235,16 +235,16 @@ class Emulator:
         return found
 
     def ids(self) -> list[str]:
-        """Return the IDs of all batches that the list endpoint shows, newest first."""
+        """Return the IDs of all batches in the list, newest first."""
         return self._store.ids()
 
     def start(self) -> None:
-        """Listen; on the same port as before if it has run before.
+        """Start to listen, after a `stop` on the same port.
 
-        :raises OSError: if the port is taken.
+        :raises OSError: If the port is in use.
         """
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        # With the protocol named asyncio sets TCP_NODELAY; without, each answer takes 40 ms.
+        # asyncio sets TCP_NODELAY only if the socket names its protocol; otherwise each answer takes 40 ms.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -261,7 +261,7 @@ class Emulator:
         ready.wait()
 
     def stop(self) -> None:
-        """Close the port and all connections at once; does nothing if it does not run."""
+        """Close the port and all connections immediately; do nothing if it is not running."""
         if self._thread is not None:
             self._stop()
             self._thread.join()
@@ -281,7 +281,7 @@ class Emulator:
             ready.set()
 
     async def _serve(self, listener: socket.socket, config: Config, ready: threading.Event) -> None:
-        # uvicorn's protocol without its Server, which takes tenths of seconds to stop and handles signals.
+        # uvicorn's Server is not used, because it handles signals and takes tenths of a second to stop.
         import asyncio
 
         from uvicorn.server import ServerState

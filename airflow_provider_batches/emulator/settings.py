@@ -9,7 +9,7 @@ from airflow_provider_batches.emulator.requestlog import LoggedRequest
 
 @dataclass
 class Settings:
-    """What does not change while the emulator runs; see `Emulator`."""
+    """The settings of an emulator; see `Emulator`."""
 
     api_key: str | None = field(default="sk-ant-emulator", repr=False)
     batch_seconds: float = 3600.0

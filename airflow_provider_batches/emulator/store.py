@@ -13,10 +13,10 @@ from airflow_provider_batches.emulator.clock import Clock
 
 
 class Store:
-    """All batches, newest first, and the journal that keeps them over a restart.
+    """All batches, and the journal that keeps them across restarts.
 
-    Each change is appended to the journal as one line before it is answered, so a process that is killed at any
-    time loses nothing that a client has received.
+    Each change is appended to the journal as one line before it is answered. So a process that is killed loses no
+    change that a client has been informed of.
     """
 
     def __init__(self, clock: Clock, state: Path | None = None) -> None:
@@ -38,7 +38,7 @@ class Store:
             self._journal = None
 
     def add(self, batch: Batch) -> Batch:
-        """Take in a new batch."""
+        """Add a new batch."""
         with self.lock:
             self._add(batch)
             self.record("add", {k: v for k, v in vars(batch).items() if not k.startswith("_")})
@@ -51,11 +51,11 @@ class Store:
             insort(self._order, (*batch.place, batch.id))
 
     def get(self, batch_id: str) -> Batch | None:
-        """Return a batch, also a deleted one (``deleted`` says so)."""
+        """Return a batch, even a deleted one (see ``deleted``)."""
         return self._batches.get(batch_id)
 
     def cancel(self, batch: Batch, interrupts: bool) -> None:
-        """Begin to cancel a batch that is in progress."""
+        """Start to cancel a batch that is in progress."""
         self._cancel(batch, self.clock.now(), interrupts)
         self.record("cancel", {"batch_id": batch.id, "when": batch.cancel_at, "interrupts": interrupts})
 
@@ -63,7 +63,7 @@ class Store:
         batch.cancel_at, batch.interrupted = when, interrupts
 
     def delete(self, batch: Batch) -> None:
-        """Delete a batch; it is remembered as a place in the list only."""
+        """Delete a batch; only its position in the list is kept."""
         self._delete(batch)
         self.record("delete", {"batch_id": batch.id})
 
@@ -81,8 +81,8 @@ class Store:
     ) -> tuple[list[Batch], bool]:
         """Return up to ``limit`` batches, newest first, and whether there are more in that direction.
 
-        :param lag: for how many seconds a new batch is not in the list.
-        :raises KeyError: if the batch to page on from never was in this list.
+        :param lag: Seconds until a new batch is in the list.
+        :raises KeyError: If the cursor has never been in this list.
         """
         cursor = after_id if after_id is not None else before_id
         with self.lock:
@@ -93,7 +93,7 @@ class Store:
                 batch = self._batches[cursor]
                 if batch.foreign:
                     raise KeyError(cursor)
-                # The order is oldest first, so what comes after a batch in the list stands before it here.
+                # `_order` has the oldest first, the list has the newest first.
                 place = bisect_left(self._order, (*batch.place, batch.id))
                 if after_id is not None:
                     start, stop = place - limit, place
@@ -121,7 +121,7 @@ class Store:
         whole = 0
         with state.open("rb") as lines:
             for line in lines:
-                # A process killed in the middle of a write leaves half a line, whose answer no client has received.
+                # A process that was killed while writing leaves an incomplete line, and has not answered its request.
                 if not line.endswith(b"\n"):
                     break
                 event, data = json.loads(line)
@@ -132,5 +132,5 @@ class Store:
 
 
 def new_batch_id() -> str:
-    """Return a fresh batch ID."""
+    """Return a new batch ID."""
     return f"msgbatch_01{secrets.token_hex(11)}"

@@ -5,13 +5,13 @@ import re
 from typing import Any
 
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-#: What `params` of a batch may not have, by version.
+#: Fields that `params` in a batch may not have, by API version.
 REMOVED = {"2026-10-21": frozenset({"speed", "temperature", "top_p", "top_k"})}
 NEVER = frozenset({"speed"})
 
 
 class Refusal(Exception):
-    """An answer with the API's error envelope."""
+    """Makes the emulator answer with the API's error envelope."""
 
     def __init__(self, status: int, message: str, **headers: str) -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ class Refusal(Exception):
 def read_json(body: bytes | bytearray) -> dict[str, Any]:
     """Return the object of a request's body.
 
-    :raises Refusal: it is not strict JSON, or no object.
+    :raises Refusal: If it is not strict JSON, or not an object.
     """
     try:
         payload = json.loads(body, parse_constant=_no_json)
@@ -40,10 +40,10 @@ def _no_json(constant: str) -> None:
 def check_requests(
     body: bytes | bytearray, max_requests: int, version: str
 ) -> tuple[list[dict[str, Any]], dict[int, str]]:
-    """Check the body of a create as the API does when it is sent, and each request's `params` as it does later.
+    """Check the body of a create, as the API does immediately, and each request's `params`, as it does later.
 
-    :return: the requests, and by their place what is wrong with the `params` of some.
-    :raises Refusal: if it is not acceptable, with the place and the reason.
+    :return: The requests, and the errors in the `params` of some, by index.
+    :raises Refusal: If the body is not valid; the message has the place and the reason.
     """
     payload = read_json(body)
     for name in payload.keys() - {"requests"}:
@@ -72,7 +72,7 @@ def check_requests(
 
 
 def problem_of(params: dict[str, Any], version: str) -> str | None:
-    """Return what is wrong with the `params` of a request, None if nothing is."""
+    """Return the error in the `params` of a request, or None."""
     if not isinstance(params.get("model"), str) or not params["model"]:
         return "model: Field required"
     if type(params.get("max_tokens")) is not int or params["max_tokens"] < 1:

@@ -16,7 +16,7 @@ from airflow_provider_batches.waiting.thread import run_in_thread
 if TYPE_CHECKING:
     from airflow_provider_batches._base import Templated
 
-#: Arguments that narrow the selection: one that was given must not render to None, or more batches are selected.
+#: Arguments that narrow the selection. If one that was given rendered to None, more batches would be selected.
 _NARROWING = ("older_than", "created_before", "statuses", "limit")
 
 
@@ -54,7 +54,7 @@ class SelectingOperator(BatchesOperator):
         for name in names:
             if name in self._given and getattr(self, name) is None:
                 raise InvalidArgumentError(
-                    name, "its template or upstream task gave None. Omit the argument if it is to have no value."
+                    name, "its template or upstream task gave None. Omit the argument if no value is needed."
                 )
 
     def _client(self, throttle: Throttle) -> AsyncBatchesClient:

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 class CancelBatchOperator(BatchTask):
     """Cancels a message batch, and waits until it has ended if requested.
 
-    A batch that is canceling or has ended already is success: the task can be run again at any time. Canceling takes
-    a while; requests that cannot be interrupted still end as `succeeded` or `errored`. Returns the batch ID. Pushes the
-    XCom `batch`, the last snapshot of the batch.
+    The task is idempotent: if the batch is already canceling or has ended, it succeeds. Canceling takes a while;
+    requests that cannot be interrupted still end as `succeeded` or `errored`. Returns the batch ID. Pushes the XCom
+    `batch`, the last snapshot of the batch.
 
     See https://docs.claude.com/en/api/canceling-message-batches.
 
@@ -54,9 +54,9 @@ class CancelBatchOperator(BatchTask):
         as the API has accepted the cancel.
     :param deferrable: Whether `wait_for_completion` waits in the triggerer instead of on the worker. Default: Airflow's
         `[operators] default_deferrable`.
-    :param poll_interval: Seconds (or timedelta) between polls; the first ones come sooner. Default 60.
-    :param timeout: Seconds (or timedelta) until the wait is given up. Default 25 hours. The batch is still running
-        then, and a retry waits again.
+    :param poll_interval: Seconds (or timedelta) between polls; the first polls are more frequent. Default 60.
+    :param timeout: Seconds (or timedelta) until the wait times out. Default 25 hours. The batch is still running then,
+        and a retry waits again.
     """
 
     def __init__(
@@ -126,10 +126,10 @@ class CancelBatchOperator(BatchTask):
 class DeleteBatchOperator(BatchTask):
     """Deletes a message batch that has ended, with its results.
 
-    A batch that has not ended is an error, and stays: cancel it, wait for its end, then delete it. The task can be
-    run again after a crash: if Airflow retries it and the batch is gone, an earlier try has deleted it. Returns the
-    batch ID. Pushes the XComs `batch`, the last snapshot of the batch, and `deletion`: `batch_id`, `deleted_at`
-    (RFC 3339) and the API's `request_id`.
+    If the batch has not ended, the task fails: cancel the batch, wait until it has ended, then delete it. The task is
+    idempotent: if a retry finds that the batch no longer exists, it succeeds, because an earlier try has most likely
+    deleted the batch. Returns the batch ID. Pushes the XComs `batch`, the last snapshot of the batch, and `deletion`:
+    `batch_id`, `deleted_at` (RFC 3339) and the API's `request_id`.
 
     See https://docs.claude.com/en/api/deleting-message-batches.
 
@@ -156,7 +156,7 @@ class DeleteBatchOperator(BatchTask):
             retried = is_retry(self, context)
             try:
                 client = self.hook.get_conn()
-                # An earlier try may have seen it, however old it is: then the whole list must not have it.
+                # An earlier try may have seen it; its age is unknown: it is missing only if the whole list lacks it.
                 seen = EPOCH if retried else None
                 batch = client.find(batch_id, seen, confirm=self.ignore_if_missing)
                 self._push_batch(context, batch.snapshot())
@@ -180,15 +180,15 @@ class DeleteBatchOperator(BatchTask):
 class ListBatchesOperator(SelectingOperator):
     """Selects message batches by age and state, as TeardownBatchesOperator does, and returns their IDs, oldest first.
 
-    For tasks that are mapped over them: Airflow maps over 1,024 at most, so set a `limit`. Each try selects again.
+    Use it to map tasks over batches. Airflow maps over at most 1,024, so set a `limit`. A retry selects again.
 
     See https://docs.claude.com/en/api/listing-message-batches.
 
-    :param older_than: Batches created longer ago than this, counted from the run's `run_after`: a timedelta, or a text
-        like `7 days` or `P7D` (templated).
-    :param created_before: Batches created before this time, a datetime with a time zone, or a text (templated).
+    :param older_than: Batches created longer ago than this, counted from the run's `run_after`: a timedelta, or a
+        string like `7 days` or `P7D` (templated).
+    :param created_before: Batches created before this time, a datetime with a time zone, or a string (templated).
     :param statuses: Batches in these states: `in_progress`, `canceling`, `ended`. Default: any (templated).
-    :param limit: How many batches at most, the oldest first. Default: all (templated).
+    :param limit: The most batches to select, the oldest first. Default: all (templated).
     :param conn_id: The connection (templated). Default `anthropic_default`.
     """
 

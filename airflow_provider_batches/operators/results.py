@@ -29,25 +29,25 @@ _ON_MISSING = {"fail": AirflowFailException, "skip": AirflowSkipException, "igno
 
 
 class SaveBatchResultsOperator(BatchTask):
-    """Saves the results of a message batch that has ended, whole or not at all.
+    """Saves the results of a message batch that has ended, completely or not at all.
 
-    `{id}.jsonl` holds the bytes as the API sent them, counted against the batch's `request_counts`; `{id}.json` beside
-    it holds the batch, the counts, the size and the SHA-256. Results that are saved already, and whole, are not fetched
-    again. Memory use does not grow with the size of the results.
+    `{id}.jsonl` holds the bytes as the API sent them. The number of results must match the batch's `request_counts`.
+    `{id}.json` holds the batch, the counts, the size and the SHA-256. Results that are already saved and complete are
+    not fetched again. Memory use does not grow with the size of the results.
 
     Returns `batch_id`, `path` of the results (None if there are none), `request_counts`, `lines`, `size` in bytes,
-    `sha256`, and `missing`: None, `archived`, or `none` for a batch in which nothing was answered.
+    `sha256`, and `missing`: None, `archived`, or `none` if no request of the batch was answered.
 
     See https://docs.claude.com/en/api/retrieving-message-batch-results.
 
     :param batch_id: The batch (templated).
     :param path: Folder for the files, or the file itself if it ends in `.jsonl`: any URI of ObjectStoragePath, such as
-        `file:///data` or `s3://conn_id@bucket/results` (templated). In one run a file has the results of one batch: if
-        another task of the run has saved there, this one fails permanently. Default: `results` in
+        `file:///data` or `s3://conn_id@bucket/results` (templated). If another task of the same run has saved
+        to the same file, this one fails permanently. Default: `results` in
         `[message_batches] storage_folder`.
     :param conn_id: The connection (templated). Default `anthropic_default`.
-    :param on_missing_results: What to do if the results are archived or there are none: `fail` (default), `skip` the
-        task, or `ignore`.
+    :param on_missing_results: What to do if the results are archived or no request was answered: `fail` (default),
+        `skip` the task, or `ignore`.
     """
 
     template_fields: Sequence[str] = ("batch_id", "path", "conn_id")
@@ -89,7 +89,8 @@ class SaveBatchResultsOperator(BatchTask):
                     raise api.BatchNotEndedError(batch, "has results")
                 saved = saver.save(client, batch)
         if saved.missing:
-            why = "they are archived, and gone" if saved.missing == "archived" else "nothing was answered"
+            archived = saved.missing == "archived"
+            why = "the API has archived them permanently" if archived else "no request was answered"
             text = f"Batch {batch_id} has no results: {why}."
             if error := _ON_MISSING[self.on_missing_results]:
                 raise error(text)
@@ -97,7 +98,7 @@ class SaveBatchResultsOperator(BatchTask):
         elif saved.fetched:
             self.log.info("Saved %d bytes of batch %s to %s", saved.size, batch_id, saved.path)
         else:
-            self.log.info("The results of batch %s are saved already, and whole: %s", batch_id, saved.path)
+            self.log.info("The results of batch %s are already saved and complete: %s", batch_id, saved.path)
         names = ("request_counts", "lines", "size", "sha256", "missing")
         return {"batch_id": batch_id, "path": saved.path, **{name: saved.record[name] for name in names}}
 
@@ -107,16 +108,16 @@ class SaveBatchResultsOperator(BatchTask):
 
 
 class MergeBatchResultsOperator(BaseOperator):
-    """Joins saved results with the rows of their requests, and writes a table, whole or not at all.
+    """Joins saved results with the rows of their requests, and writes a table, completely or not at all.
 
-    The table has the rows in their order, with these columns added: `status` (`succeeded`, `errored`, `canceled`,
-    `expired` or `unusable`), `text`, `parsed` (the JSON of a structured output, or the input of a tool call),
-    `stop_reason`, `error_type`, `error_message`, `input_tokens`, `output_tokens`, `cache_creation_input_tokens`,
+    The table has the rows in their original order, with these columns added: `status` (`succeeded`, `errored`,
+    `canceled`, `expired` or `unusable`), `text`, `parsed` (the JSON of a structured output, or the input of a tool
+    call), `stop_reason`, `error_type`, `error_message`, `input_tokens`, `output_tokens`, `cache_creation_input_tokens`,
     `cache_read_input_tokens` and `service_tier`. An answer is `unusable` if it ended with `refusal`, `max_tokens` or
     `model_context_window_exceeded`, or does not fit the schema. If a row has no result, or a result no row, the task
     fails and names them.
 
-    Next to the table, `{name}.failed.jsonl` holds the requests that are worth another try. SubmitBatchesOperator
+    Next to the table, `{name}.failed.jsonl` holds the failed requests that are worth retrying. SubmitBatchesOperator
     accepts it, and a second merge accepts the results of both rounds.
 
     Returns `path`, `failed_path`, the number of `failed` requests in it, `statuses` (rows by status), `usage` (by
@@ -125,11 +126,12 @@ class MergeBatchResultsOperator(BaseOperator):
     :param rows: The `Rows` that were submitted. Its source is templated.
     :param results: What `SaveBatchResultsOperator` returned, for one batch or several, or the URIs of the `.jsonl`
         files (templated). If a row has several results, the last that succeeded counts, or else the last.
-    :param path: The URI of the table. Its ending decides: `.jsonl`, `.csv` or `.parquet` (templated).
+    :param path: The URI of the table. Its suffix decides the format: `.jsonl`, `.csv` or `.parquet`
+        (templated).
     :param schema: A JSON schema for `parsed`. Requires `pip install 'airflow-provider-batches[schema]'`. Default: none.
-    :param prefix: What the added columns begin with, if the rows have columns of the same names. Default: nothing.
+    :param prefix: Prefix of the added columns, needed if the rows have columns of the same names. Default: none.
     :param is_tagged: Whether the batches were created by SubmitBatchesOperator. Default True.
-    :param retries_request: Decides which failed requests are worth another try, by the columns of their results.
+    :param retries_request: Decides which failed requests are worth retrying, by the columns of their results.
         Default: `canceled`, `expired`, and `errored` unless the request itself is wrong.
     :param prices: As for SubmitBatchesOperator.
     """

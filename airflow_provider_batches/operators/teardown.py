@@ -43,38 +43,38 @@ class TeardownBatchesOperator(SelectingOperator):
     """Cancels, waits for, saves and deletes many message batches in one task.
 
     Selects batches once, cancels those that are running, waits in the triggerer until all have ended, saves their
-    results if requested, and deletes them. A batch that somebody else cancels, ends or deletes meanwhile is not an
-    error. If one batch fails, the remaining batches are still processed: the task fails at the end, naming each, and a
-    retry does only what is left. If a cancel fails, the task fails immediately instead of waiting, because the batch is
-    still running. The task outlasts an outage of the API, up to 15 minutes.
+    results if requested, and deletes them. If another process cancels or deletes a batch meanwhile, that is not
+    an error. If one batch fails, the remaining batches are still processed. The task then fails, names each failed
+    batch, and a retry does only what is left. If a cancel fails, the task fails immediately instead of waiting, because
+    the batch is still running. The task outlasts an outage of the API, up to 15 minutes.
 
     Returns the summary: how many batches were `selected`, `canceled`, `ended`, `saved`, `deleted`, `already_gone`,
-    `failed` in this try, the `bytes_saved`, and `report_only`. The full record, a JSON line a batch with the request
-    IDs, is written to `_teardown/` in `save_results_to`, or else to the task's log.
+    `failed` in this try, the `bytes_saved`, and `report_only`. The full record, one JSON line per batch with the
+    request IDs, is written to `_teardown/` in `save_results_to`, or else to the task's log.
 
-    **A selection by age takes the batches of the whole workspace, whoever created them.** Begin with
+    **A selection by age takes all old batches of the workspace, including those that others created.** Begin with
     `report_only=True`.
 
     :param batch_ids: The batches (templated). Either these, or a selection by age and state.
-    :param older_than: Batches created longer ago than this, counted from the run's `run_after`: a timedelta, or a text
-        like `7 days` or `P7D` (templated).
-    :param created_before: Batches created before this time, a datetime with a time zone, or a text (templated).
-    :param statuses: Batches in these states at that moment: `in_progress`, `canceling`, `ended`. Default: any. Alone,
+    :param older_than: Batches created longer ago than this, counted from the run's `run_after`: a timedelta, or a
+        string like `7 days` or `P7D` (templated).
+    :param created_before: Batches created before this time, a datetime with a time zone, or a string (templated).
+    :param statuses: Batches in these states when selected: `in_progress`, `canceling`, `ended`. Default: any. Alone,
         it selects all batches in these states that were created before the run's `run_after` (templated).
-    :param limit: How many batches at most, the oldest first. Default: all (templated).
-    :param save_results_to: Folder for `{id}.jsonl`, the results as the API sent them, and `{id}.json`, what is known
-        of them: any URI of ObjectStoragePath, such as `file:///data` or `s3://conn_id@bucket/results`. A batch is
-        deleted only once its saved file has been read back. Required unless `discard_results` is True (templated).
+    :param limit: The most batches to select, the oldest first. Default: all (templated).
+    :param save_results_to: Folder for `{id}.jsonl`, the results as the API sent them, and `{id}.json`, their counts,
+        size and SHA-256: any URI of ObjectStoragePath, such as `file:///data` or `s3://conn_id@bucket/results`. A batch
+        is deleted only once its saved file has been read back. Required unless `discard_results` is True (templated).
     :param discard_results: Whether to delete the results unsaved. Default False (templated).
     :param report_only: Whether to report only what would be torn down. Default False (templated).
-    :param ignore_if_missing: Whether it is success if the API knows none of `batch_ids`. Default False: most likely
-        the key belongs to another workspace. A retry succeeds: an earlier try may have deleted them.
+    :param ignore_if_missing: Whether the task succeeds if none of `batch_ids` is found. Default False: most likely the
+        key belongs to another workspace. A retry succeeds: an earlier try may have deleted them.
     :param conn_id: The connection (templated). Default `anthropic_default`.
-    :param requests_per_minute: The most calls a minute. Default: as many as the API takes.
-    :param max_in_flight: How many calls are made at once. Default 16.
+    :param requests_per_minute: The most calls per minute. Default: as many as the API accepts.
+    :param max_in_flight: The most calls in flight. Default 16.
     :param poll_interval: Seconds (or timedelta) between polls while waiting. Default 60.
-    :param timeout: Seconds (or timedelta) until the wait is given up. Default 25 hours. A shorter `execution_timeout`
-        counts.
+    :param timeout: Seconds (or timedelta) until the wait times out. Default 25 hours. A shorter `execution_timeout`
+        takes precedence.
     """
 
     template_fields: Sequence[str] = (
@@ -124,7 +124,7 @@ class TeardownBatchesOperator(SelectingOperator):
         self._check_results(rendered=False)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Select the batches, tear down what can be at once, and defer for the rest."""
+        """Select the batches, tear down those that are ready, and defer until the rest have ended."""
         return self._start(context)
 
     def _start(self, context: Context, resumed: bool = False) -> dict[str, Any]:
@@ -136,11 +136,11 @@ class TeardownBatchesOperator(SelectingOperator):
             if report_only:
                 return self._report(records, batches, tally)
             if records and full_record.folder:
-                # Before the first cancel: a batch that cannot be saved is better left running.
+                # Before the first cancel: if nothing can be saved, leave the batches running.
                 full_record.folder.probe()
             job = self._tear_down(full_record, records, tally, batches)
             running = [record for record in job.left if not record.ended]
-            # A batch that could not be canceled is left to a retry instead of a wait, because it is still billed.
+            # If a cancel failed, a retry is better than a wait, because the batch is still billed.
             is_over = self._stop.is_set() or job.fatal or any(record.uncanceled for record in running)
             if running and not is_over and not resumed:
                 done = tally.plus(record for record in records if record.done)
@@ -189,7 +189,7 @@ class TeardownBatchesOperator(SelectingOperator):
     def _check_results(self, *, rendered: bool = True) -> bool:
         """Return `report_only`; refuse arguments that neither save nor discard the results.
 
-        :param rendered: Whether Airflow has rendered the arguments. If not, what a template hides is not checked.
+        :param rendered: Whether Airflow has rendered the arguments. If not, templates are not checked.
         """
         hides_discard = not rendered and is_template(self.discard_results)
         hides_report = not rendered and is_template(self.report_only)
@@ -211,8 +211,8 @@ class TeardownBatchesOperator(SelectingOperator):
     def _choose(self, context: Context, remember: bool) -> tuple[list[Record], list[MessageBatch]]:
         """Return the batches of this task, the same in each try, and the state of those that were listed.
 
-        By age alone the selection is the same at any time, but for batches that are gone. One by state, or of some out
-        of many, is stored before the first batch is touched.
+        A selection by age alone is the same in each try, except for deleted batches. One by state, or with a limit, is
+        stored before the first batch is changed.
         """
         selection = self._read_selection(run_start(context))
         if selection.batch_ids is not None:
@@ -232,9 +232,9 @@ class TeardownBatchesOperator(SelectingOperator):
             note = {"batch_ids": chosen, "seen_since": oldest, "asked": asked, "finished": False}
             memory.set(_CHOSEN, note)
             if memory.get(_CHOSEN) != note:
-                # Airflow returns nothing to a try that it has given up, regardless of what another try has stored.
+                # Airflow returns nothing to a try that it has given up, even if another try has stored a selection.
                 raise StoppedError(
-                    "The selection cannot be read back: Airflow has given up this try. Nothing is touched."
+                    "The selection cannot be read back: Airflow has given up this try. No batch was changed."
                 )
         return [Record(batch.id) for batch in batches], batches
 
@@ -245,21 +245,21 @@ class TeardownBatchesOperator(SelectingOperator):
         return TaskMemory(context) if drifts and context.get("dag_run") else None
 
     def _is_same(self, context: Context, note: dict[str, Any], asked: list[str]) -> bool:
-        """Return whether this try has the selection of an earlier one."""
+        """Return whether this try continues the selection of an earlier one."""
         if not is_retry(self, context):
             return bool(note["asked"] == asked and not note["finished"])
         if note["asked"] != asked:
             raise InvalidArgumentError(
                 "older_than, created_before, statuses, limit, conn_id",
                 f"they have changed since this task selected its batches, from {', '.join(note['asked'])} to "
-                f"{', '.join(asked)}. Nothing is touched. Clear the task to select again.",
+                f"{', '.join(asked)}. No batch was changed. Clear the task to select again.",
             )
         return True
 
     def _tear_down(
         self, full_record: FullRecord, records: list[Record], tally: Tally, batches: Sequence[MessageBatch] = ()
     ) -> Teardown:
-        """Do what can be done now."""
+        """Process the batches that are ready."""
         seen = any(record.seen_since is not None for record in records)
         throttle = Throttle(self.requests_per_minute, patient=True, has_answered=seen)
         job = Teardown(self._client(throttle), tally, self.log, self.max_in_flight, self._stop)
@@ -313,7 +313,7 @@ class TeardownBatchesOperator(SelectingOperator):
             was_seen = any(record.seen_since is not None for record in job.records.values())
             if tally.selected and tally.already_gone == tally.selected and not was_seen:
                 text = (
-                    "The API knows none of these batches. Check first that the key of connection "
+                    "None of these batches was found. Check first that the key of connection "
                     f"{self.conn_id!r} belongs to their workspace. "
                 )
                 if not (resumed or self.ignore_if_missing or is_retry(self, context)):
@@ -339,7 +339,7 @@ class TeardownBatchesOperator(SelectingOperator):
             return
         note = memory.get(_CHOSEN) if memory.expires else None
         if note:
-            # If this success is not reported, the retry selects nothing more.
+            # If Airflow does not receive this success, the retry must not select more batches.
             memory.set(_CHOSEN, {**note, "finished": True})
         else:
             memory.delete(_CHOSEN)

@@ -60,7 +60,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     deferrable). An outage of the API does not end it.
 
     Returns the batch ID, or the list of them. Pushes the XCom `batch`: the last snapshot of the batch, or for several
-    how many have ended (`total`, `ended`), which are `missing`, and the sum of their `request_counts`.
+    batches how many have ended (`total`, `ended`), which are `missing`, and the sum of their `request_counts`.
 
     See https://docs.claude.com/en/api/retrieving-message-batches.
 
@@ -72,20 +72,20 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
     :param ignore_if_missing: Whether a batch that was not found is success. Default False.
     :param cancel_on_kill: Whether to cancel the batch when a user marks the running or deferred task, or its run, as
         failed or success. Default False: a sensor does not own the batch. A clear, a timeout, `dagrun_timeout`, a
-        stopped worker or an API server that is away cancels nothing. A task that Airflow itself marks as failed, since
-        its worker has not reported for `[scheduler] task_instance_heartbeat_timeout`, looks marked by a user. Requires
+        stopped worker or an unreachable API server cancels nothing. If Airflow marks the task as failed because its
+        worker has not reported for `[scheduler] task_instance_heartbeat_timeout`, it looks marked by a user. Requires
         Airflow 3.0.4+, for a deferred task 3.3+.
     :param start_from_trigger: Whether a deferrable task begins in the triggerer, without a process on a worker. Default
-        False. Requires Airflow 3.3+; before, and for mapped tasks, the task begins on a worker. The batch ID must be
-        literal or a template on `params` or `dag_run.conf`.
+        False. Requires Airflow 3.3+; in earlier versions, and if mapped, the task begins on a worker. The batch ID must
+        be literal or a template on `params` or `dag_run.conf`.
     :param end_from_trigger: Whether a deferrable task whose wait succeeds ends in the triggerer, without a process on
         a worker. Default False. Such a task pushes no XCom, neither its result nor `batch`, and runs no listeners and
         no callbacks. A wait that fails ends on a worker, with its retries and callbacks.
-    :param poll_interval: Seconds (or timedelta) between polls once the wait has settled. Default 60. With
+    :param poll_interval: Seconds (or timedelta) between polls; the first polls are more frequent. Default 60. With
         `exponential_backoff` the pauses continue to double up to `max_wait`.
-    :param poke_interval: The same, as Airflow's sensors call it.
-    :param timeout: Seconds (or timedelta) until the wait is given up. Default 25 hours, since the API ends every
-        batch within 24. A shorter `execution_timeout` counts in every mode.
+    :param poke_interval: The same, by the name that Airflow's sensors use.
+    :param timeout: Seconds (or timedelta) until the wait times out. Default 25 hours, because the API ends every batch
+        within 24. A shorter `execution_timeout` takes precedence in every mode.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         if poll_interval is not None and poke_interval is not None:
-            raise ValueError("poll_interval, poke_interval: both are given. Set one of them: they mean the same.")
+            raise ValueError("poll_interval, poke_interval: both are given. Set only one: they mean the same.")
         name = "poll_interval" if poke_interval is None else "poke_interval"
         interval = next((each for each in (poll_interval, poke_interval) if each is not None), DEFAULT_POLL_INTERVAL)
         super().__init__(
@@ -147,7 +147,9 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         """Wait for the batches."""
         self._ti = context["ti"]
         if self._wants_trigger_start:
-            self.log.info("This task begins on a worker: start_from_trigger requires Airflow 3.3+ and no mapped task")
+            self.log.info(
+                "This task begins on a worker: start_from_trigger requires Airflow 3.3+ and a task that is not mapped"
+            )
         with self._failures():
             batch_ids = read_batch_ids(self.batch_id)
             if not batch_ids:
@@ -161,7 +163,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
                 leave = partial(self._leave_to_triggerer, target, waits, **self._trigger_options)
             elif self.reschedule:
                 leave = partial(self._leave_until_later, waits[0])
-            # A process that soon ends again cannot wait for more than one failure of the list.
+            # In reschedule mode, the process ends too soon to retry the list.
             failures = 1 if self.reschedule else LIST_FAILURES
             ignore = self.ignore_if_missing
             outcomes = self._wait(
@@ -201,7 +203,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
             batch_ids = read_batch_ids(self.batch_id)
             run_in_thread(cancel_for_user(self._ti, batch_ids, connect, self.log, KILL_SECONDS), KILL_SECONDS + 1)
         except Exception as error:
-            # The task's own code is interrupted here, and must not see it.
+            # This interrupts the task's own code, which must not receive the error.
             self.log.warning("The task is being ended, and its batches are not canceled: %s", error)
 
     @property
@@ -254,7 +256,7 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        """Fail as Airflow does, or skip if `soft_fail` or `never_fail` says so: the same in every mode."""
+        """Raise Airflow's errors, or skip if `soft_fail` or `never_fail` is set: the same in every mode."""
         final = (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout, TaskDeferralError)
         try:
             with airflow_errors():
@@ -264,16 +266,17 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
         except (Exception, AirflowTaskTimeout) as error:
             if self.never_fail or (self.soft_fail and isinstance(error, final)):
                 name = "soft_fail" if self.soft_fail else "never_fail"
-                raise AirflowSkipException(f"Skipped, since {name} is set: {error}") from error
+                raise AirflowSkipException(f"Skipped because {name} is set: {error}") from error
             raise
 
 
 def _check_start_from_trigger(**fields: object) -> None:
-    """Refuse what the triggerer cannot resolve before the task begins: it would wait for the XCom permanently."""
+    """Refuse XComs: the triggerer cannot resolve them before the task begins, and would wait permanently."""
     for name, value in fields.items():
         for item in value if isinstance(value, (list, tuple)) else [value]:
             if not isinstance(item, str) or "xcom" in item:
                 raise ValueError(
-                    f"{name}: start_from_trigger is set, but {item!r} takes an XCom, for which the triggerer would "
-                    "wait permanently. Use a literal, a template on params or dag_run.conf, or no start_from_trigger."
+                    f"{name}: start_from_trigger is set, but {item!r} takes an XCom, for which the triggerer "
+                    "would wait permanently. Use a literal or a template on params or dag_run.conf, or omit "
+                    "start_from_trigger."
                 )

@@ -1,9 +1,9 @@
-"""Other people's clients against the emulator.
+"""Runs third-party clients against the emulator.
 
-    python -m scripts.conformance            # all of it, into docs/conformance.md
+    python -m scripts.conformance            # all parts, into docs/conformance.md
     python -m scripts.conformance curl       # one part, without the page
 
-Each part installs what it needs into build/conformance/. A part whose program is missing (node, curl) fails.
+Each part installs its packages into build/conformance/. A part fails if its program (node, curl) is not installed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ alone, the emulator accepts those (`unknown_beta`, `foreign_workspace`, `both_cu
 
 @dataclass(frozen=True)
 class Row:
-    """What a part has shown."""
+    """The result of a part."""
 
     program: str
     version: str
@@ -54,7 +54,7 @@ class Row:
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
-    """Return what a command prints, standard output and error; a command that fails ends this program."""
+    """Return a command's output, including standard error; exit if the command fails."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ANTHROPIC", "PYTEST"))}
     done = subprocess.run(
         [str(part) for part in command],
@@ -71,7 +71,7 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
 
 
 def python_sdk() -> Iterator[Row]:
-    """The official Python SDK's own tests of batches, from its source distribution."""
+    """Run the official Python SDK's own tests of batches, from its source distribution."""
     folder = BUILD / "python"
     folder.mkdir(parents=True, exist_ok=True)
     python = folder / ".venv" / "bin" / "python"
@@ -109,7 +109,7 @@ def python_sdk() -> Iterator[Row]:
 
 
 def typescript_sdk() -> Iterator[Row]:
-    """All calls of the official TypeScript SDK."""
+    """Make all calls of the official TypeScript SDK."""
     for version in TYPESCRIPT_SDKS:
         folder = BUILD / f"typescript-{version}"
         if not (folder / "node_modules").exists():
@@ -122,7 +122,7 @@ def typescript_sdk() -> Iterator[Row]:
 
 
 def curl() -> Iterator[Row]:
-    """The commands of the batch guide, with curl, sed and a loop over the pages."""
+    """Run the commands of the batch guide, with curl, sed and a loop over the pages."""
     with Emulator(batch_seconds=0) as api:
         for _ in range(45):
             api.add_batch(1)
@@ -146,7 +146,7 @@ def _npm_install(folder: Path, package: str) -> None:
 
 
 def main(names: list[str]) -> None:
-    """Run the parts named, or all, and write the page."""
+    """Run the named parts, or all of them and write the page."""
     rows = []
     for name in names or PARTS:
         for row in PARTS[name]():

@@ -1,4 +1,4 @@
-"""A plugin for the SDK's own tests: before each, the batches that they name exist and have ended."""
+"""A pytest plugin for the SDK's own tests: creates the batches that they name, all of which have ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// All calls of the TypeScript SDK: node calls.mjs BASE_URL KEY RUNNING_BATCH. Prints the names of those that were right.
+// Makes all calls of the TypeScript SDK and prints those that succeeded: node calls.mjs BASE_URL KEY RUNNING_BATCH
 import assert from "node:assert/strict";
 import Anthropic from "@anthropic-ai/sdk";
 

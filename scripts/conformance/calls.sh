@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The life of a batch with curl and sed alone, as the batch guide shows it. Prints the name of each step that was right.
+# Makes the calls of the batch guide with curl and sed, and prints the name of each step that succeeded.
 set -euo pipefail
 batches="$ANTHROPIC_BASE_URL/v1/messages/batches"
 

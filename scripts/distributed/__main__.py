@@ -1,9 +1,9 @@
-"""Kills each part of a distributed Airflow, and the API, in the middle of the work, and checks that no data is lost.
+"""Kills each part of a distributed Airflow, and the API, while they work, and checks that no data is lost.
 
-One DAG submits requests in three batches, and its worker is killed before it gets the first answer. 40 batches go
-through chains of mapped tasks (create, cancel, wait, delete), and one task tears down the 1,000 oldest of 1,100 others
-with their results saved. Meanwhile the scheduler, a worker, a triggerer and the emulator are killed with
-SIGKILL, once each. The log of events goes to standard output; the exit code is 1 if a check fails.
+One DAG submits requests in three batches, and its worker is killed before it receives the first answer. Mapped tasks
+create, cancel, wait for and delete 40 batches. One task tears down the oldest 1,000 of 1,100 other batches and saves
+their results. Meanwhile the scheduler, a worker, a triggerer and the emulator are killed with SIGKILL, once each.
+Events are logged to standard output. The exit code is 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from scripts.usage import Meter
 
 DAGS = Path(__file__).parent / "dags"
 CHAINS = 40
-#: Batches that are there before: the teardown takes the oldest 1,000, and the younger ones are to be left alone.
+#: Batches that exist at the start. The teardown selects the oldest 1,000; the younger ones must not change.
 ENDED, RUNNING, YOUNGER = 600, 400, 100
 #: Requests in each of them.
 LINES = 20
-#: How long a canceled batch takes to end: so long that the waits live through the kills.
+#: Seconds until a canceled batch ends: long enough that waits are running during the kills.
 CANCEL_SECONDS = 180
-#: How long any other batch takes: longer than a canceled one, so that the chains wait for their cancels.
+#: Seconds until any other batch ends: more, so that the chains wait for their cancels.
 BATCH_SECONDS = 300
-#: Requests that the DAG submissions submits.
+#: Requests of the DAG `submissions`.
 SUBMITTED = 21
-#: What the API's first tier allows.
+#: The rate limit of the API's first tier.
 REQUESTS_PER_MINUTE = 1000
 #: Seconds for which the idle Airflow is measured.
 IDLE = 60.0
@@ -48,14 +48,14 @@ STARTED = time.time()
 
 
 def log(line: str) -> None:
-    """Print what happens, with the time of day and the seconds since the start."""
+    """Print a line with the time of day and the seconds since the start."""
     now = time.time()
     print(f"{datetime.fromtimestamp(now):%H:%M:%S}  {now - STARTED:6.1f} s  {line}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make e2e-distributed", description=__doc__)
-    parser.add_argument("--calm", action="store_true", help="kill nothing: how the same runs go undisturbed")
+    parser.add_argument("--calm", action="store_true", help="run the same DAGs without any kill")
     options = parser.parse_args(arguments)
     exit_on_signals()
     try:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(*, calm: bool) -> list[str]:
-    """Return what is wrong after the run."""
+    """Run the scenario and return the problems that were found."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="distributed-")))
         results = folder / "results"
@@ -124,7 +124,7 @@ def run(*, calm: bool) -> list[str]:
             *([] if len(created) == CHAINS else [f"{len(created)} batches were created instead of {CHAINS}"]),
             *([] if len(submitted) == 3 else [f"{len(submitted)} batches were submitted instead of 3"]),
             *(f"{batch_id} is still there" for batch_id in left & (created | submitted | seeded.oldest)),
-            *(f"{batch_id} is gone, which was to be left alone" for batch_id in seeded.younger - left),
+            *(f"{batch_id} was deleted, but was not selected" for batch_id in seeded.younger - left),
             *(problem for each in accounts for problem in each.problems),
             *unsaved(results, requests, seeded.oldest, LINES),
             *unsaved(results / "submitted", requests, submitted, SUBMITTED // 3),
@@ -133,7 +133,7 @@ def run(*, calm: bool) -> list[str]:
 
 
 class Seeded:
-    """The batches that are there before the runs begin."""
+    """The batches that exist before the runs start."""
 
     def __init__(self, api: EmulatorProcess) -> None:
         batch = {"requests": LINES, "batch_seconds": 86_400, "age_seconds": 3 * 3600}
@@ -159,7 +159,7 @@ def all_tries(scenario: Scenario) -> Iterator[dict[str, Any]]:
 
 
 def print_recovery(scenario: Scenario, tries: list[dict[str, Any]], requests: list[dict[str, Any]]) -> None:
-    """Print how long after each kill the work continued."""
+    """Print how long after each kill work resumed."""
     teardown = [each for each in tries if each["task_id"] == "teardown"]
     signs = {
         "scheduler": ("a task is queued", [_time(each["queued_when"]) for each in tries]),
@@ -175,7 +175,7 @@ def print_recovery(scenario: Scenario, tries: list[dict[str, Any]], requests: li
 
 
 def print_lost_tries(airflow: RealAirflow, tries: list[dict[str, Any]]) -> None:
-    """Print which tries were lost, and the last that they said."""
+    """Print which tries were lost, and the end of their logs."""
     print("\nTries that were lost:")
     for task in tries:
         if task["state"] != "success":
@@ -188,14 +188,14 @@ def print_lost_tries(airflow: RealAirflow, tries: list[dict[str, Any]]) -> None:
 
 
 def last_words(log: str) -> str:
-    """Return the error that a log ends with, or else its last line: a killed task says no more."""
+    """Return the first error in a log. Without one, because the task was killed, return the last line."""
     errors = re.findall(r'"exc_value": "((?:[^"\\]|\\.)*)"', log)
     return str(errors[0]) if errors else log.splitlines()[-1].partition(" {")[0]
 
 
 def print_accounts(accounts: list[Account]) -> None:
-    """Print how often the API was asked to change something."""
-    print("\nCalls that change something, as the API has logged them:")
+    """Print how many calls changed something."""
+    print("\nCalls that change something, from the API's log:")
     print(
         f"  {'call':8} {'expected':>8} {'made':>6} {'again':>6} {'unexplained':>11}  {'refused (429)':>13}  because of"
     )
@@ -208,7 +208,7 @@ def print_accounts(accounts: list[Account]) -> None:
 
 
 def print_pace(requests: list[dict[str, Any]]) -> None:
-    """Print how many requests of which kind there were in each minute."""
+    """Print the number of requests of each kind in each minute."""
     minutes: dict[int, Counter[str]] = defaultdict(Counter)
     for request in requests:
         minutes[int((request["time"] - STARTED) // 60)][request["endpoint"]] += 1
@@ -218,7 +218,7 @@ def print_pace(requests: list[dict[str, Any]]) -> None:
 
 
 def print_idle(airflow: RealAirflow) -> None:
-    """Print what the components take while idle."""
+    """Print the CPU time and memory of the idle components."""
     for dag_id in ("chains", "teardown"):
         airflow.wait_for_dag(dag_id)
     time.sleep(IDLE / 2)
@@ -230,7 +230,7 @@ def print_idle(airflow: RealAirflow) -> None:
 
 
 def print_usage(meter: Meter, seconds: float) -> None:
-    """Print what the components have taken."""
+    """Print the CPU time and memory of the components."""
     print(f"\nIn {seconds:.0f} s, each component:")
     for component in meter.memory:
         print(f"  {component:14} CPU {meter.cpu(component):6.1f} s   memory at most {meter.memory[component]:5.0f} MB")

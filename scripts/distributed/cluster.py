@@ -1,4 +1,4 @@
-"""An Airflow as it runs on several machines: PostgreSQL, Redis, Celery, two workers, two triggerers, one scheduler."""
+"""An Airflow like one on several machines: PostgreSQL, Redis, Celery, two workers, two triggerers, one scheduler."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from scripts.real_airflow import RealAirflow, task_name
 WORKERS = ("worker-1", "worker-2")
 TRIGGERERS = ("triggerer-1", "triggerer-2")
 
-#: What docs/sizing.md says of `airflow.cfg`, with Airflow's default behind. The times are short, so that a run is.
+#: The settings that docs/sizing.md explains, with Airflow's defaults as comments. Short times make a run short.
 SETTINGS = {
     "AIRFLOW__CELERY__WORKER_CONCURRENCY": "2",  # 16
     "AIRFLOW__CORE__PARALLELISM": "32",  # 32; RealAirflow has less
-    # Seconds without a sign of life after which a task fails, and is retried.
+    # Seconds without a heartbeat after which a task fails and is retried.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",  # 300
-    # Seconds after which a task that a worker has taken from the queue, but not begun, is queued again.
+    # Seconds after which a task that a worker has received but not started is queued again.
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "90",  # 600
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "15",  # 120
     # Seconds between checks for tasks of a dead scheduler.
@@ -33,10 +33,10 @@ SETTINGS = {
 class DistributedAirflow(RealAirflow):
     """RealAirflow on servers like those of a large deployment.
 
-    Each component takes the machine for one of its own, which has the component's name.
+    Each component believes that it runs on its own machine, whose host name is the component's name.
 
-    :param database: PostgreSQL's address, as `servers.postgres` yields it.
-    :param broker: Redis' URL.
+    :param database: The address that `servers.postgres` yields.
+    :param broker: The URL of Redis.
     """
 
     components: ClassVar = {
@@ -73,7 +73,7 @@ class DistributedAirflow(RealAirflow):
         jobs = self.api("GET", "/jobs", params={"job_type": "TriggererJob", "limit": 100})["jobs"]
         machines = {job["id"]: str(job["hostname"]) for job in jobs}
         tasks = [task for task in self.task_instances(dag_id, run_id) if task["trigger"]]
-        return {task_name(task): machines.get(task["trigger"]["triggerer_id"], "nobody") for task in tasks}
+        return {task_name(task): machines.get(task["trigger"]["triggerer_id"], "none") for task in tasks}
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The two runs that are disturbed, and the kills."""
+"""The DAG runs, and the kills while they run."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from scripts.usage import Meter
 
 Tasks = dict[str, dict[str, Any]]
 
-#: Seconds after which whatever keeps processes running starts a killed one again.
+#: Seconds until a killed process is restarted, as a supervisor would do.
 RESTART = 20.0
 API_IS_DOWN = 60.0
-#: Seconds between lines about how far the runs are.
+#: Seconds between log lines on the progress.
 PROGRESS = 20.0
 
 
 class Scenario:
-    """Starts the runs, kills what they need in the middle of them, and says what is seen.
+    """Starts the runs, kills components while they run, and logs the events.
 
     :param airflow: The Airflow.
     :param api: The emulator.
-    :param log: Takes the log of events, a line at a time.
+    :param log: Called with each line of the log.
     """
 
     def __init__(self, airflow: DistributedAirflow, api: EmulatorProcess, log: Callable[[str], None]) -> None:
@@ -38,7 +38,7 @@ class Scenario:
         self.meter = Meter()
         self._log = log
         self._tries: Counter[str] = Counter()
-        self._said = 0.0
+        self._logged_at = 0.0
 
     def start_runs(self, *, kill: bool) -> None:
         """Start a run of each DAG.
@@ -58,7 +58,7 @@ class Scenario:
             self._log(f"triggered DAG {dag_id}")
 
     def tasks(self) -> Tasks:
-        """Return all task instances by name, and say what is new."""
+        """Return all task instances by name, and log new tries and the progress."""
         found = {
             task_name(task): task
             for dag_id, run_id in self.runs.items()
@@ -68,26 +68,26 @@ class Scenario:
             if task["try_number"] > max(1, self._tries[name]):
                 self._log(f"  {name}: try {task['try_number']}")
             self._tries[name] = task["try_number"]
-        if time.monotonic() - self._said > PROGRESS:
-            self._said = time.monotonic()
+        if time.monotonic() - self._logged_at > PROGRESS:
+            self._logged_at = time.monotonic()
             self.meter.sample(self.airflow.pids)
             self._log(f"  {describe(found)}")
         return found
 
     def until(self, what: str, condition: Callable[[Tasks], Any], timeout: float = 1200) -> Any:
-        """Return what a condition on the task instances comes to, once it is true."""
+        """Return the value of a condition on the task instances once it is true."""
         return self.airflow.wait_until(lambda: condition(self.tasks()), timeout, what, every=3)
 
     def _kill_submitter(self) -> None:
         self.api.fault(endpoint="create", delay=8)
-        self.until("the submission's moment", lambda tasks: self.api.count("create") >= 1)
+        self.until("the first create", lambda tasks: self.api.count("create") >= 1)
         task = self.tasks()["submit"]
         self._kill(task["hostname"], "the API has received the first requests of submit, and not answered them")
         self._restart(task["hostname"])
 
     def kill_scheduler(self) -> None:
-        """Kill the scheduler while it feeds the chains to the workers."""
-        self.until("the scheduler's moment", lambda tasks: count(tasks, "cancel", "success") >= 5)
+        """Kill the scheduler while it queues the tasks of the chains."""
+        self.until("5 cancels", lambda tasks: count(tasks, "cancel", "success") >= 5)
         self._kill("scheduler", describe(self.tasks()))
         self._restart("scheduler")
 
@@ -98,32 +98,32 @@ class Scenario:
             task = tasks["teardown"]
             return task["state"] == "running" and self.api.count("delete") >= 150 and task
 
-        task = self.until("the worker's moment", moment)
+        task = self.until("150 deletes of a running teardown", moment)
         self._kill(task["hostname"], f"the teardown runs there, try {task['try_number']}; {self._deleted()}")
         self._restart(task["hostname"])
 
     def kill_triggerer(self) -> None:
-        """Kill the triggerer that holds most waits."""
+        """Kill the triggerer with the most waits."""
 
         def busiest(tasks: Tasks) -> tuple[str, int] | None:
             held = Counter(name for name in self._triggerers() if name in TRIGGERERS).most_common(1)
             return held[0] if held and held[0][1] >= 8 else None
 
-        name, waits = self.until("the triggerer's moment", busiest)
+        name, waits = self.until("a triggerer with 8 waits", busiest)
         self._kill(name, f"{waits} waits are there")
-        self.until("its waits to go elsewhere", lambda tasks: name not in self._triggerers())
+        self.until("another triggerer to take its waits", lambda tasks: name not in self._triggerers())
         self._log(f"no wait is left with {name}, {time.time() - self.kills[-1].at:.1f} s after its death")
         self._restart(name)
 
     def kill_api(self) -> None:
         """Kill the emulator while a later try of the teardown saves and deletes."""
         before = self.api.count("delete")
-        self.until("the API's moment", lambda tasks: self.api.count("delete") >= before + 100)
+        self.until("100 more deletes", lambda tasks: self.api.count("delete") >= before + 100)
         self._kill("emulator", f"{self._deleted()}; {describe(self.tasks())}")
         self._restart("emulator", API_IS_DOWN)
 
     def wait_for_ends(self) -> dict[str, str]:
-        """Return how each run has ended."""
+        """Return the final state of each run."""
 
         def states() -> dict[str, str]:
             return {dag_id: str(self.airflow.run(dag_id, run_id)["state"]) for dag_id, run_id in self.runs.items()}
@@ -155,17 +155,17 @@ class Scenario:
         return f"{self.api.count('delete')} deletes so far"
 
     def _triggerers(self) -> list[str]:
-        """Return for each deferred task where it waits."""
+        """Return the triggerer of each deferred task."""
         return [name for dag_id, run_id in self.runs.items() for name in self.airflow.triggers(dag_id, run_id).values()]
 
 
 def count(tasks: Tasks, step: str, state: str) -> int:
-    """Return how many tasks of a step are in a state."""
+    """Return the number of tasks of a step in a state."""
     return sum(task["task_id"].rpartition(".")[2] == step and task["state"] == state for task in tasks.values())
 
 
 def describe(tasks: Tasks) -> str:
-    """Return how far the runs are, as in ``cancel: 12 success, 3 running; wait: 4 deferred``."""
+    """Return the progress of the runs, such as ``cancel: 12 success, 3 running; wait: 4 deferred``."""
     steps: dict[str, Counter[str]] = {}
     for task in tasks.values():
         steps.setdefault(task["task_id"].rpartition(".")[2], Counter())[task["state"] or "not yet"] += 1

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis of one's own, from Debian's packages, in a temporary folder on free ports."""
+"""Runs PostgreSQL and Redis from Debian's packages, in a temporary folder on free ports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from scripts.real_airflow import ends_with_this_process, free_ports
 
-REMEDY = "On Debian and its like: apt-get install postgresql redis-server (no server of theirs has to run)."
+REMEDY = "On Debian: apt-get install postgresql redis-server (their services need not run)."
 
 
 class ServerError(Exception):
@@ -25,11 +25,11 @@ class ServerError(Exception):
 
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[str]:
-    """Run PostgreSQL with an empty database ``airflow``; yield its address, as in ``postgresql+psycopg2://{address}``.
+    """Run PostgreSQL with an empty database ``airflow``; yield the address for ``postgresql+psycopg2://{address}``.
 
     :param folder: An empty folder for its data and its log.
     """
-    # Debian keeps each version's programs in a folder of its own, outside of the PATH.
+    # Debian has one folder for each version's programs, which is not in PATH.
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
     initdb, server = (_program(name, places) for name in ("initdb", "postgres"))
     (port,) = free_ports(1)
@@ -68,8 +68,8 @@ def postgres(folder: Path) -> Iterator[str]:
             start_new_session=True,
             **user,
         )
-        # SIGINT is PostgreSQL's "fast shutdown": it does not wait for its clients.
-        with _stopped_in_the_end(process, signal.SIGINT):
+        # SIGINT is PostgreSQL's "fast shutdown", which does not wait for clients.
+        with _stopped_on_exit(process, signal.SIGINT):
             _wait_for(port, process, folder)
             address = f"airflow:{password}@127.0.0.1:{port}"
             _create_database(f"postgresql://{address}/postgres")
@@ -94,9 +94,9 @@ def redis(folder: Path) -> Iterator[str]:
             cwd=folder,
             start_new_session=True,
         )
-        with _stopped_in_the_end(process, signal.SIGTERM):
+        with _stopped_on_exit(process, signal.SIGTERM):
             if process.stdin:
-                # In place of a file: the password is to be read nowhere.
+                # Through stdin, so that the password is in no file and no command line.
                 process.stdin.write(f'port {port}\nbind 127.0.0.1\nsave ""\nrequirepass {password}\n'.encode())
                 process.stdin.close()
             _wait_for(port, process, folder)
@@ -109,12 +109,12 @@ def _program(name: str, places: Sequence[Path] = ()) -> str:
             return str(place / name)
     found = shutil.which(name)
     if not found:
-        raise ServerError(f"There is no program {name} here. {REMEDY}")
+        raise ServerError(f"The program {name} was not found. {REMEDY}")
     return found
 
 
 @contextlib.contextmanager
-def _stopped_in_the_end(process: subprocess.Popen[bytes], number: signal.Signals) -> Iterator[None]:
+def _stopped_on_exit(process: subprocess.Popen[bytes], number: signal.Signals) -> Iterator[None]:
     try:
         yield
     finally:
@@ -145,7 +145,7 @@ def _create_database(url: str, timeout: float = 60) -> None:
             connection = psycopg2.connect(url)
             break
         except psycopg2.OperationalError:
-            # It listens before it takes connections.
+            # The port is open before connections are accepted.
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)

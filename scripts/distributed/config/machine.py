@@ -1,4 +1,4 @@
-"""The name of the machine that a component of the distributed Airflow believes to run on."""
+"""Returns the host name that a component of the distributed Airflow uses."""
 
 import os
 

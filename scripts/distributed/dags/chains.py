@@ -1,4 +1,4 @@
-"""Creates batches, and takes each through cancel, wait and delete in a chain of mapped tasks."""
+"""Creates batches; mapped tasks cancel, wait for and delete each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with DAG("chains", schedule=None, default_args={"pool": "batches"}, params={"cou
 
     @task
     def create(count: str) -> list[str]:
-        """Create them one after the other. There is no retry: a second try would create all of them again."""
+        """Create them one after the other. Without retries, because a second try would create all of them again."""
         hook = BatchesHook()
         requests = [{"custom_id": f"request-{number}", "params": PARAMS} for number in range(10)]
         return [hook.create_batch(requests).id for _ in range(int(count))]

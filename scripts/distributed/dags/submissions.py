@@ -1,4 +1,4 @@
-"""Submits requests in three batches, waits, saves their results and deletes them."""
+"""Submits requests in three batches, waits for them, saves their results and deletes them."""
 
 from __future__ import annotations
 

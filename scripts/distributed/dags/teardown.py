@@ -1,4 +1,4 @@
-"""Tears down the oldest of many batches in one task, with their results saved."""
+"""Tears down the oldest of many batches in one task, and saves their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clock that a test owns: no pause takes real time. Threads, event loops and the emulator share it."""
+"""A simulated clock for tests, so that pauses take no real time. Threads and event loops share it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from airflow_provider_batches.api import Throttle
 from airflow_provider_batches.teardown import job
 
 _monotonic = time.monotonic
-#: The thread of the emulator, whose event loop keeps real time.
+#: The emulator's thread, whose event loop uses real time.
 _EMULATOR = "emulator"
 
 
 class Clock:
-    """A clock that advances when somebody sleeps."""
+    """A clock that advances when code sleeps."""
 
     def __init__(self) -> None:
         self.start = self.now = float(int(time.time()))
-        #: How many answers an event loop waits for: its timers must not overtake them.
+        #: The number of answers that event loops wait for; their timers must not fire before these arrive.
         self.awaited = 0
-        #: Held by whoever keeps the clock from advancing.
+        #: While it is held, the clock does not advance.
         self.stopped = threading.RLock()
         self._plans: list[tuple[float, int, Callable[[], object]]] = []
 
@@ -46,7 +46,7 @@ class Clock:
             self.now = until
 
     def at(self, when: float, action: Callable[[], object]) -> None:
-        """Do something at a time."""
+        """Run `action` at a time."""
         heapq.heappush(self._plans, (when, len(self._plans), action))
 
     @contextmanager
@@ -82,7 +82,7 @@ class _Selector(selectors.DefaultSelector):
             return events
         events = super().select(0)
         if not events and timeout > 0:
-            # A little more, since times this large are not exact.
+            # Slightly more, because floats of this size are not exact.
             self._clock.sleep(timeout + 1e-5)
         return events
 
@@ -109,12 +109,12 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Replace the time of this process, but for the emulator's event loop, by a test's."""
+    """Replace the time in this process by a test's clock, except in the emulator's event loop."""
     clock = Clock()
     new_event_loop, wrap_future = asyncio.events.new_event_loop, asyncio.wrap_future
 
     def make() -> asyncio.AbstractEventLoop:
-        # Of a task in the main thread, or in the thread that runs its coroutines.
+        # The other loops belong to a task: in the main thread, or in the thread that runs its coroutines.
         return new_event_loop() if threading.current_thread().name == _EMULATOR else Loop(clock)
 
     monkeypatch.setattr(asyncio.events, "new_event_loop", make)

@@ -12,7 +12,7 @@ from tests.integration.reliability.stage import Stage
 
 @pytest.fixture
 def brisk() -> None:
-    """Keep the real pauses: they pass on the test's clock."""
+    """Keep the real pauses, because they pass on the test's clock."""
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def stage(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, certificates: list[Path]
 ) -> Iterator[Callable[[Row, str, int], Stage]]:
-    """Make an API that a row's fault strikes."""
+    """Create an API with a row's faults."""
     stages = []
 
     def make(row: Row, length: str, start: int = 0) -> Stage:

@@ -1,7 +1,6 @@
-"""The fault matrix: what a user sees of each call, and of each way to wait, when something goes wrong.
+"""The fault matrix: how each call, and each way to wait, behaves under each fault.
 
-The tests hold every cell against the product, and `docs/reliability.md` is made from the same table
-(`make reliability`).
+The tests check every cell, and `make reliability` generates `docs/reliability.md` from the same table.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ WAITS = {
     "cancel, deferrable": "the cancel operator in the triggerer",
     "several": "the sensor for several batches on its worker",
 }
-#: The ways that meet every fault; the remaining ways meet those of SMOKE.
+#: The ways that are tested with every fault; the remaining ways are tested with those of SMOKE.
 FULL_WAITS = ("poke", "several, deferrable")
 
 #: How long a fault lasts.
@@ -54,13 +53,13 @@ ONCE, LASTING, TEN_MINUTES = "once", "lasting", "10 minutes"
 #: The attempts of a call with the default `max_retries`, and the seconds of all pauses between them.
 ATTEMPTS = 6
 PAUSES = (0.75 * 15.5, 15.5)
-#: Retrievals before a 404 is believed, and the seconds between the first and the last.
+#: Retrievals until a 404 is confirmed, and the seconds between the first and the last.
 RETRIEVALS = 4
-DOUBTING = (7.0, 7.0)
+CONFIRMING = (7.0, 7.0)
 #: Attempts with a refused key, and the seconds between the first and the last.
 KEY_ATTEMPTS, KEY_SECONDS = 4, (10.0, 10.0)
 WORKING_KEY_ATTEMPTS, WORKING_KEY_SECONDS = 6, (60.0, 60.0)
-#: Polls of an address that has never answered, and the seconds between the first and the last.
+#: Polls of an address that has never sent a valid answer, and the seconds between the first and the last.
 WRONG_ADDRESS_POLLS, WRONG_ADDRESS_SECONDS = 6, (62.0, 62.0)
 ANOTHER_POLL = (10.0, 10.0)
 AT_ONCE = (0.0, 0.0)
@@ -68,12 +67,12 @@ AT_ONCE = (0.0, 0.0)
 
 @dataclass(frozen=True)
 class Seen:
-    """How a call or a wait ends, and what that took.
+    """How a call or a wait ends, and the number of its requests.
 
-    :param requests: How often the call was made, or how often the fault struck a wait; None if that depends on the
-        time.
-    :param retrievals: How often the batch was retrieved besides.
-    :param lists: How often the list was read besides.
+    :param requests: The attempts of the call, or the requests of a wait that had the fault; None if that depends on
+        the time.
+    :param retrievals: Additional retrievals of the batch.
+    :param lists: Additional requests for the list.
     """
 
     ends: str
@@ -84,12 +83,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Term:
-    """What a cell says: a word for the page, and what it stands for."""
+    """A cell: the word on the page, and the behavior that it means."""
 
     word: str
     once: Seen
     lasting: Seen
-    #: Seconds after which a lasting fault is given up; None if the row says so.
+    #: Seconds after which retries of a lasting fault end; None: the row has them.
     seconds: tuple[float, float] | None = AT_ONCE
 
 
@@ -102,24 +101,24 @@ RETRIES = Term("retries", Seen(SUCCESS, 2), Seen(ERROR, ATTEMPTS), None)
 FINDS_IT_GONE = Term("retries, gone", Seen(SUCCESS, 2, RETRIEVALS), Seen(ERROR, ATTEMPTS), None)
 REREADS_KEY = Term("rereads the key", Seen(SUCCESS, 2), Seen(ERROR, KEY_ATTEMPTS), KEY_SECONDS)
 CHECKS = Term("checks", Seen(ERROR, 1, 1), Seen(ERROR, 1, 1))
-CHECKS_AND_RETRIES = Term("checks, retries", Seen(SUCCESS, 2, 1), Seen(ERROR, RETRIEVALS, RETRIEVALS), DOUBTING)
+CHECKS_AND_RETRIES = Term("checks, retries", Seen(SUCCESS, 2, 1), Seen(ERROR, RETRIEVALS, RETRIEVALS), CONFIRMING)
 RETRIES_AND_CHECKS = Term("retries, checks", Seen(SUCCESS, 2), Seen(ERROR, ATTEMPTS, 1), None)
-RETRIEVES_AGAIN = Term("doubts", Seen(SUCCESS, 2), Seen(ERROR, RETRIEVALS), DOUBTING)
-DOUBTS = Term("doubts", Seen(SUCCESS, 2, 1), Seen(ERROR, 1, RETRIEVALS), DOUBTING)
-DOUBTS_AND_LISTS = replace(DOUBTS, lasting=Seen(ERROR, 1, RETRIEVALS, 1))
+RETRIEVES_AGAIN = Term("confirms", Seen(SUCCESS, 2), Seen(ERROR, RETRIEVALS), CONFIRMING)
+RETRIEVES_BATCH = Term("confirms", Seen(SUCCESS, 2, 1), Seen(ERROR, 1, RETRIEVALS), CONFIRMING)
+RETRIEVES_AND_LISTS = replace(RETRIEVES_BATCH, lasting=Seen(ERROR, 1, RETRIEVALS, 1))
 # Of waits.
 CONTINUES = Term("continues", Seen(SUCCESS, 1), Seen(TIMEOUT, None))
 ENDS = Term("ends", Seen(ERROR, 1), Seen(ERROR, 1))
 POLLS_AGAIN = Term("polls again", Seen(SUCCESS, 1), Seen(ERROR, 2), ANOTHER_POLL)
 WAIT_REREADS_KEY = Term("rereads the key", Seen(SUCCESS, 1), Seen(ERROR, WORKING_KEY_ATTEMPTS), WORKING_KEY_SECONDS)
-CONFIRMS = Term("confirms", Seen(SUCCESS, 1), Seen(ERROR, RETRIEVALS + 1), DOUBTING)
-SEVERAL_CONFIRM = Term("confirms", Seen(SUCCESS, 1), Seen(ERROR, None), DOUBTING)
+CONFIRMS = Term("confirms", Seen(SUCCESS, 1), Seen(ERROR, RETRIEVALS + 1), CONFIRMING)
+SEVERAL_CONFIRM = Term("confirms", Seen(SUCCESS, 1), Seen(ERROR, None), CONFIRMING)
 RETRIEVES = Term("retrieves", Seen(SUCCESS, 1), Seen(ERROR, None), None)
 GIVES_UP = Term("gives up", Seen(SUCCESS, 1), Seen(ERROR, WRONG_ADDRESS_POLLS), WRONG_ADDRESS_SECONDS)
 SEVERAL_GIVE_UP = replace(GIVES_UP, lasting=Seen(ERROR, None))
 
 
-#: The page's legends; `{attempts}` and the like are the numbers above.
+#: The page's legends; `{attempts}` and the like are replaced by the numbers above.
 CALLS_LEGEND = {
     "fails": "The error is raised immediately.",
     "in doubt": (
@@ -127,17 +126,17 @@ CALLS_LEGEND = {
         "retry."
     ),
     "retries": (
-        "The call is retried after 0.5, 1, 2, 4 and 8 s, each up to a quarter shorter at random, or after as long as "
-        "`retry-after` asks, 60 s at most. A fault that strikes once goes unnoticed. The error of one that lasts is "
-        "raised after {attempts} attempts (`max_retries` + 1), and says so."
+        "The call is retried after 0.5, 1, 2, 4 and 8 s, each up to 25 % shorter at random, or after `retry-after`, up "
+        "to 60 s. If the fault occurs once, the call succeeds. If it lasts, the error is raised after {attempts} "
+        "attempts (`max_retries` + 1), and names their number."
     ),
     "retries, gone": (
-        "As *retries*. The second attempt then finds no batch, and neither do {retrievals} retrievals over 7 s: the "
-        "first attempt has deleted it. This is success."
+        "As *retries*. The second attempt gets a 404, and so do {retrievals} retrievals over 7 s, because the first "
+        "attempt has deleted the batch. The call succeeds."
     ),
     "rereads the key": (
-        "The call is retried after 1, 3 and 6 s, each time with the connection read again, because the key may have "
-        "been rotated. After {key_attempts} attempts over 10 s the error is raised."
+        "The call is retried after 1, 3 and 6 s. Before each attempt the connection is read again, because the key may "
+        "have been rotated. After {key_attempts} attempts over 10 s the error is raised."
     ),
     "checks": (
         "The batch is retrieved, because its state may explain the refusal: a batch that is canceling or has ended "
@@ -145,43 +144,42 @@ CALLS_LEGEND = {
         "nothing, as here, the refusal is raised."
     ),
     "checks, retries": (
-        "As *checks*, but the call is retried after 1, 2 and 4 s. The error of a fault that lasts is raised after "
+        "As *checks*, but the call is retried after 1, 2 and 4 s. If the fault lasts, the error is raised after "
         "{retrievals} attempts."
     ),
     "retries, checks": "As *retries*. The last refusal is raised only if the state of the batch does not explain it.",
-    "doubts": (
-        "One 404 proves nothing: the batch is retrieved again after 1, 2 and 4 s. `NotFoundError` is raised after "
-        "{retrievals} retrievals. If the batch has been seen before, as by the retrieval that precedes its results, "
-        "the list must not have it either."
+    "confirms": (
+        "One 404 is not proof, so the batch is retrieved again after 1, 2 and 4 s. `NotFoundError` is raised after "
+        "{retrievals} retrievals. If the batch has been found before, for example by the retrieval before its results, "
+        "the error is raised only if the list does not have it either."
     ),
 }
 WAITS_LEGEND = {
     "continues": (
         "The wait continues until its `timeout`. It polls again after 2, 4, 8 s ... (in the triggerer after 10, 10, "
-        "10, 16 s ...) up to the poll interval, or after as long as `retry-after` asks: 10 minutes at most, and 60 s "
-        "if a 429 holds back all waits of a connection. When the fault is over, the state of the batch is seen within "
-        "one such pause. If the fault lasts until `timeout`, the error of the timeout names it. If the list fails "
-        "three times in a row, a wait for several batches retrieves each of them as well. If the list has a batch "
-        "whose retrieval is answered with 404, the wait continues, too."
+        "10, 16 s ...) up to the poll interval, or after `retry-after`: up to 10 minutes, or up to 60 s if a 429 "
+        "delays all waits of a connection. After the fault ends, the next poll succeeds. If it lasts until `timeout`, "
+        "the timeout's error names it. If the list fails three times in a row, a wait for several batches also "
+        "retrieves each of them. If a retrieval is answered with 404 but the list has the batch, the wait continues."
     ),
     "ends": "The wait ends immediately, because waiting longer cannot help.",
     "polls again": "The wait polls once more after 10 s, then it ends.",
     "rereads the key": (
-        "The poll is retried after 1, 3, 6, 20 and 30 s, each time with the connection read again. After "
+        "The poll is retried after 1, 3, 6, 20 and 30 s. Before each attempt the connection is read again. After "
         "{working_key_attempts} attempts over 60 s the wait ends, and Airflow retries the task. If the key has never "
-        "worked in this wait, it ends after {key_attempts} attempts over 10 s."
+        "worked in this wait, the wait ends after {key_attempts} attempts over 10 s."
     ),
     "confirms": (
-        "The batch is retrieved again after 1, 2 and 4 s. Then the list is read, down to when the batch was created. "
-        "The batch is gone only if the list does not have it. A batch that the wait has never seen counts as unknown "
-        "without the list, unless `ignore_if_missing` is set."
+        "The batch is retrieved again after 1, 2 and 4 s. Then the list is read back to the time when the batch was "
+        "created. The batch counts as gone only if the list does not have it. If the wait has never found the batch, "
+        "the list is read only if `ignore_if_missing` is set."
     ),
     "retrieves": (
-        "The batches cannot be listed, so each is retrieved for 10 minutes. If that works, the fault goes unnoticed. "
-        "If it meets the same fault, the wait ends."
+        "The batches cannot be listed, so each of them is retrieved for 10 minutes. If that works, the wait continues. "
+        "If it fails in the same way, the wait ends."
     ),
     "gives up": (
-        "Most likely the address is wrong. The wait polls again after 2, 4, 8, 16 and 32 s. After "
+        "The address is most likely wrong. The wait polls again after 2, 4, 8, 16 and 32 s. After "
         "{wrong_address_polls} polls over 62 s it ends, and Airflow retries the task."
     ),
 }
@@ -189,10 +187,10 @@ WAITS_LEGEND = {
 
 @dataclass(frozen=True)
 class Kind:
-    """What a class of errors is raised for, and what its texts tell the reader to do.
+    """When a class of errors is raised, and what its texts advise.
 
-    :param says: What each text has.
-    :param also: What the texts of some faults have.
+    :param says: A part of every text.
+    :param also: Parts of the texts for some faults.
     """
 
     when: str
@@ -213,7 +211,7 @@ _NOT_THIS_CALL = "the batch exists, but the API answers 404 to this call"
 
 ERRORS: dict[type[BatchesError], Kind] = {
     APIStatusError: Kind(
-        "any other refusal, and a 404 to one call about a batch that can be retrieved",
+        "any other refusal, and a 404 to one call on a batch that can be retrieved",
         also=(_NO_BATCHES, _NOT_THIS_CALL),
     ),
     AccessDeniedError: Kind("401, 403", f"Check password {_CONNECTION}, and that it may use batches"),
@@ -222,17 +220,17 @@ ERRORS: dict[type[BatchesError], Kind] = {
     RequestTooLargeError: Kind("413", also=(_SPLIT, _SMALL)),
     RateLimitError: Kind("429", "All batch calls of the organization share one rate limit of requests a minute"),
     ServerError: Kind("408, 409 and 5xx"),
-    APIConnectionError: Kind("no answer, or half of one", "no answer from", also=(_CERTIFICATE,)),
+    APIConnectionError: Kind("no answer, or an incomplete one", "no answer from", also=(_CERTIFICATE,)),
     InvalidResponseError: Kind(
         "an answer that is not from the API, or cannot be read",
         also=(_UNREADABLE, _FIREWALL, _REDIRECT),
     ),
     ResultsTruncatedError: Kind("results that are incomplete, or cannot be read", "Read them again"),
-    BatchTimeoutError: Kind("a wait whose `timeout` is over", "Increase `timeout`, or cancel it"),
+    BatchTimeoutError: Kind("a wait that times out", "Increase `timeout`, or cancel it"),
 }
 
 
-#: What a refusal says that depends on the call.
+#: The advice of refusals for which it depends on the call.
 OTHER_ADVICE: dict[tuple[type[BatchesError], str], str] = {
     (RequestTooLargeError, call): _SPLIT if call == "create" else _SMALL for call in CALLS
 }
@@ -240,12 +238,12 @@ OTHER_ADVICE: dict[tuple[type[BatchesError], str], str] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong.
+    """A fault.
 
-    :param name: What the page calls it.
-    :param options: Those of the emulator's `Fault`; None if the fault lies before the API.
-    :param says: What the error's text has of it.
-    :param seconds: How long a request takes that meets it.
+    :param name: Its name on the page.
+    :param options: Options of the emulator's `Fault`; None if the fault is in front of the API.
+    :param says: The part of the error's text that is about it.
+    :param seconds: Seconds that a request with this fault takes.
     """
 
     name: str
@@ -255,25 +253,25 @@ class Fault:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether somebody else than the API answers."""
+        """Whether the answer is not from the API."""
         return self.options is not None and "body" in self.options
 
 
 @dataclass(frozen=True)
 class Row:
-    """Faults with the same consequences: a request meets the first, the next request the second, and so on.
+    """Faults with the same consequences: the first request has the first, the next request the second, and so on.
 
-    :param calls: What each call does about them. One that is left out does not meet them.
-    :param waits: What each way to wait does about them.
+    :param calls: The behavior of each call; calls that are left out are not tested.
+    :param waits: The behavior of each way to wait.
     :param error: The class of the error.
-    :param everywhere: Whether all requests meet them, not only those of the call that the column names.
-    :param title: What the page calls the row. Default: the names of the faults.
-    :param answered: Whether the API has answered at this address before. None: it has for a wait, not for a call.
-    :param seconds: After how long *retries* gives up a lasting fault.
-    :param slack: Seconds by which that may come out shorter: a date has whole seconds, and real ones.
-    :param asked: Seconds for which the API asks not to be called.
-    :param retryable: Whether Airflow retries the task, if not what the class of the error says.
-    :param errors: Calls whose error is another one: its class and its text.
+    :param everywhere: Whether all requests have the faults, not only the call of the column.
+    :param title: The row's name on the page. Default: the names of the faults.
+    :param answered: Whether this address has sent a valid answer before. None: for a wait, not for a call.
+    :param seconds: The time after which *retries* gives up if the fault lasts.
+    :param slack: Seconds by which that may be shorter, because a date has whole seconds and is in real time.
+    :param asked: Seconds that the API sends as `retry-after`.
+    :param retryable: Whether Airflow retries the task; None: according to the class of the error.
+    :param errors: Calls with a different error: its class and its text.
     """
 
     faults: tuple[Fault, ...]
@@ -292,17 +290,17 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What the page calls the row."""
+        """The row's name on the page."""
         return self.title or ", ".join(fault.name for fault in self.faults)
 
     @property
     def plain_name(self) -> str:
-        """The name without the marks of the page."""
+        """The name without Markdown."""
         return self.name.replace("`", "")
 
     @property
     def is_applied(self) -> bool:
-        """Whether the call does its work, although its answer is lost."""
+        """Whether the call takes effect although its answer is lost."""
         return any("applied" in (fault.options or {}) or "cut_after" in (fault.options or {}) for fault in self.faults)
 
     def error_of(self, call: str) -> type[BatchesError]:
@@ -315,7 +313,7 @@ def _calls(term: Term, **others: Term) -> dict[str, Term]:
 
 
 def _on_batch(term: Term) -> dict[str, Term]:
-    """Return the calls whose refusal the batch's state may explain."""
+    """Return this term for the calls whose refusal the batch's state may explain."""
     return dict.fromkeys(("cancel", "delete", "results"), term)
 
 
@@ -327,19 +325,19 @@ _TRUNCATED = {"results": (ResultsTruncatedError, "received 0 of 3")}
 
 
 def _outage(error: type[BatchesError], *faults: Fault, **options: Any) -> Row:
-    """Return the row of faults that prove nothing, and may be over a moment later."""
+    """Return the row of faults that prove nothing and may be temporary."""
     calls = options.pop("calls", _calls(RETRIES, create=IN_DOUBT))
     return Row(faults, error, calls, _waits(CONTINUES), **options)
 
 
 def _unread(error: type[BatchesError], *faults: Fault, delete: Term = RETRIES, **options: Any) -> Row:
-    """Return the row of answers that cannot be used; of results, those that have come are used."""
+    """Return the row of unusable answers; results that have arrived before the fault are used."""
     options.setdefault("errors", _TRUNCATED)
     return _outage(error, *faults, calls=_calls(RETRIES, create=IN_DOUBT, delete=delete, results=FAILS), **options)
 
 
 def _refused(error: type[BatchesError], *faults: Fault, **options: Any) -> Row:
-    """Return the row of the API's own refusals that are final for the call."""
+    """Return the row of the API's own refusals that are final for a call."""
     changes = options.pop("calls", {})
     waits = options.pop("waits", _waits(ENDS, RETRIEVES))
     return Row(faults, error, _calls(FAILS, **changes), waits, **options)
@@ -354,7 +352,7 @@ def _with(header: str, value: str, status: int = 429, says: str = "rate_limit_er
 
 
 def _foreign(name: str, status: int, says: str, **options: Any) -> Fault:
-    """Return an answer of somebody else, without a request ID."""
+    """Return an answer that is not from the API and has no request ID."""
     return Fault(name, {"status": status, **options}, says)
 
 
@@ -364,7 +362,7 @@ def _in_all(pauses: int, seconds: float) -> tuple[float, float]:
 
 #: All calls about the batch are answered with 404, and the list does not have it.
 GONE = "404 to all calls, and the list does not have the batch"
-#: Seconds that `retry-after` asks for; the tests replace the date by one so many seconds from now.
+#: Seconds of `retry-after`; the tests replace A_DATE by a date so many seconds from now.
 RETRY_AFTER = 30
 A_DATE = "a date"
 _WRONG_TYPES = (
@@ -373,7 +371,7 @@ _WRONG_TYPES = (
 _ENVELOPE = '{"type": "error", "error": {"type": "%s", "message": "No access from here."}}'
 _OPENAI = '{"error": {"message": "No such batch", "type": "invalid_request_error", "param": null, "code": "not_found"}}'
 _HTML = "<html><head><title>Blocked</title></head><body><h1>403 Forbidden</h1></body></html>\n"
-#: Foreign answers that prove nothing. All but the redirect leave the firewall's advice.
+#: Foreign answers that prove nothing. All but the redirect lead to the firewall's advice.
 FOREIGN = (
     _foreign("`404 page not found` as text", 404, _FIREWALL, body="404 page not found\n"),
     _foreign("a firewall's 403 as HTML", 403, _FIREWALL, body=_HTML),
@@ -424,7 +422,7 @@ ROWS = [
     Row(
         (Fault(GONE, {"status": 404}, "was not found"),),
         NotFoundError,
-        {"cancel": DOUBTS, "delete": DOUBTS, "results": DOUBTS_AND_LISTS},
+        {"cancel": RETRIEVES_BATCH, "delete": RETRIEVES_BATCH, "results": RETRIEVES_AND_LISTS},
         _waits(CONFIRMS, SEVERAL_CONFIRM),
         everywhere=True,
     ),
@@ -498,7 +496,7 @@ ROWS = [
     _outage(
         APIConnectionError,
         Fault("connection reset", {"drop": True, "reset": True}, "ReadError"),
-        Fault("a read that hangs", {"hang": True}, "ReadTimeout", seconds=60.0),
+        Fault("read timeout", {"hang": True}, "ReadTimeout", seconds=60.0),
     ),
     _unread(
         APIConnectionError,
@@ -507,7 +505,7 @@ ROWS = [
     ),
     _unread(
         InvalidResponseError,
-        Fault("an incomplete answer that looks whole", {"cut_after": 9, "cut_cleanly": True}, _UNREADABLE),
+        Fault("an incomplete answer that looks complete", {"cut_after": 9, "cut_cleanly": True}, _UNREADABLE),
         delete=FINDS_IT_GONE,
         answered=True,
         errors={**_TRUNCATED, "delete": (InvalidResponseError, "The answer is not from the API")},
@@ -525,14 +523,14 @@ ROWS = [
         Fault("an answer lost after the change was made", {"drop": True, "applied": True}, "RemoteProtocolError"),
         calls=_calls(RETRIES, create=IN_DOUBT, delete=FINDS_IT_GONE),
     ),
-    _outage(InvalidResponseError, *FOREIGN, title="a foreign answer, after a right one", answered=True),
+    _outage(InvalidResponseError, *FOREIGN, title="a foreign answer, after a valid one", answered=True),
     Row(
         FOREIGN,
         InvalidResponseError,
-        # Of results, the retrieval before them has been answered.
+        # Before results are read, the retrieval has had a valid answer.
         _calls(FAILS, create=IN_DOUBT, results=RETRIES),
         _waits(GIVES_UP, SEVERAL_GIVE_UP),
-        title="a foreign answer, before any right one",
+        title="a foreign answer, before any valid one",
         answered=False,
     ),
     _outage(
@@ -550,12 +548,12 @@ ROWS = [
     ),
 ]
 
-#: The rows that the async client and the other ways to wait meet.
+#: The rows for the async client and the other ways to wait.
 SMOKE = [
     row
     for row in ROWS
     if row.faults[0].name in ("401", GONE, "503", f"429 with `retry-after: {RETRY_AFTER}`")
     or (row.faults == FOREIGN and row.answered)
 ]
-#: The rows that do so for a moment, too.
+#: The rows of SMOKE that are also tested with a fault that occurs once.
 OUTAGE = [row for row in SMOKE if row.faults[0].name == "503"]

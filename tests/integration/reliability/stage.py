@@ -1,4 +1,4 @@
-"""An API that the faults of one row strike: from which request on, until when, and what was asked meanwhile."""
+"""An API with the faults of one row: when they begin and end, and the requests meanwhile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_provider_batches.emulator.app import _route
 from tests.integration.reliability.clock import Clock
 from tests.integration.reliability.matrix import A_DATE, GONE, LASTING, ONCE, RETRY_AFTER, ROWS, Fault, Row, Term
 
-#: Seconds for which the default `timeout` lets a read hang, and for which these tests do.
+#: Seconds of the default `timeout`, and the real seconds that these tests wait instead.
 TIMEOUT, SHORT = 60.0, 0.05
 #: Seconds that a request takes on the test's clock.
 REQUEST = 0.01
@@ -30,11 +30,11 @@ _EMPTY_PAGE = {"body": '{"data": [], "has_more": false, "first_id": null, "last_
 
 
 def experiments(kind: str, names: Iterable[str], rows: Iterable[Row] = ROWS, once: Iterable[Row] = ROWS) -> list[Any]:
-    """Return each row with a name and a length; what ends at once the same way is not tried with a lasting fault.
+    """Return each row with each name and length. If a lasting fault makes no difference, it is left out.
 
     :param kind: `calls` or `waits`.
-    :param names: Which of them.
-    :param once: The rows whose faults also strike once if they can last.
+    :param names: The calls or the ways to wait.
+    :param once: The rows that are also tested with a fault that occurs once.
     """
     return [
         pytest.param(row, name, length, id=f"{row.plain_name}-{name}-{length}")
@@ -52,11 +52,11 @@ def _lengths(row: Row, term: Term, once: bool) -> list[str]:
 
 
 class Stage:
-    """The API, struck by faults from one request on.
+    """The API, with faults from one request on.
 
-    :param row: What goes wrong.
-    :param length: For how long: `once` is over after one request.
-    :param start: The number of the fault that comes first.
+    :param row: The faults.
+    :param length: How long they last: `once`, for one request.
+    :param start: The index of the first fault.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Stage:
     ) -> None:
         self.clock = clock
         self.requests: Counter[str] = Counter()
-        #: The faults that requests have met.
+        #: The faults that requests have had.
         self.met: list[Fault] = []
         self.begun_at = 0.0
         self._held = socket.socket()
@@ -73,7 +73,7 @@ class Stage:
         self._row, self._length = row, length
         first = start % len(row.faults)
         self._before_api = row.faults[first].options is None
-        #: In the order in which they strike. What happens before the API does not change.
+        #: In order. A fault in front of the API does not change.
         self._faults = row.faults[first : first + 1] if self._before_api else row.faults[first:] + row.faults[:first]
         self._is_active = False
         self._monkeypatch = monkeypatch
@@ -89,9 +89,9 @@ class Stage:
         self._watch()
 
     def strike(self, *endpoints: str, after: int = 0) -> None:
-        """Set what meets the faults: requests for these endpoints, or all requests if the row says `everywhere`.
+        """Set the requests with faults: those to these endpoints, or all if the row has `everywhere`.
 
-        :param after: How many of them are answered first.
+        :param after: The number of these requests that succeed first.
         """
         self._endpoints, self._after = endpoints, after
 
@@ -139,11 +139,11 @@ class Stage:
         self._monkeypatch.setattr(httpx.AsyncClient, "send", awatched)
 
     def _before(self, request: httpx.Request) -> bool:
-        """Note a request, and let the next fault strike it; return whether one does."""
+        """Count a request and inject the next fault into it; return whether it has a fault."""
         self.clock.sleep(REQUEST)
         endpoint, _ = _route(request.method, request.url.path)
         own = endpoint in self._endpoints
-        # Or the pauses of other threads would be over before the fault has begun.
+        # Otherwise, the pauses of other threads would end before the fault has begun.
         with self.clock.stopped:
             if own and not self.begun_at and sum(self.requests[name] for name in self._endpoints) == self._after:
                 self._begin()
@@ -172,7 +172,7 @@ class Stage:
             self.api.stop()
             self._other.start()
         elif fault.name == "DNS failure":
-            # A connection that is open needs no name.
+            # An open connection needs no DNS lookup.
             self.api.stop()
             self.api.start()
             self._monkeypatch.setattr(socket, "getaddrinfo", _unknown_host)
@@ -199,7 +199,7 @@ class Stage:
             self._held.close()
 
     def _hold_port(self) -> None:
-        """Keep the port of a stopped API from others, without listening."""
+        """Bind the port of a stopped API, so that no other process uses it, without listening."""
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._held.bind((self.api.host, self.api.port))
 

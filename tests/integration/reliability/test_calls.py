@@ -1,4 +1,4 @@
-"""Every call against every fault, as the matrix has it."""
+"""Every call under every fault of the matrix."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from tests.integration.reliability.stage import REQUEST, Stage, experiments
 
 PARAMS = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
 REQUESTS = [{"custom_id": f"r{number}", "params": PARAMS} for number in range(3)]
-#: Seconds by which sums of times this large may be wrong.
+#: Rounding error in seconds of sums of such times.
 TINY = 0.001
-#: The calls whose steps differ most, and that the async client makes.
+#: The calls that are tested with the async client: their steps differ most.
 ASYNC_CALLS = ("create", "delete", "results")
 
 
@@ -63,7 +63,7 @@ def make_async(call: str, hook: BatchesHook, batch_id: str, answered: int) -> An
 
 
 @pytest.mark.parametrize(("row", "call", "length"), experiments("calls", CALLS))
-def test_a_call_does_about_a_fault_what_the_matrix_says(
+def test_a_call_behaves_under_a_fault_as_the_matrix_says(
     row: Row, call: str, length: str, stage: Callable[..., Stage]
 ) -> None:
     _hold_against_the_matrix(row, call, length, make, stage)
@@ -91,7 +91,7 @@ def test_a_create_that_a_gateway_refuses_is_in_doubt_and_not_retried(
 
 
 def _hold_against_the_matrix(row: Row, call: str, length: str, made: Any, stage: Callable[..., Stage]) -> None:
-    # A row with several faults has another one first in each column.
+    # Each column starts with a different fault of the row.
     set_up = stage(row, length, list(CALLS).index(call))
     api, clock = set_up.api, set_up.clock
     is_running = call in ("create", "cancel")
@@ -117,7 +117,7 @@ def _hold_against_the_matrix(row: Row, call: str, length: str, made: Any, stage:
     assert set_up.requests == Counter({"list": answered}) + _requests(call, seen)
     if error:
         low, high = (term.seconds or row.seconds) if length != ONCE else AT_ONCE
-        # An event loop's clock advances while it waits for an answer.
+        # The clock of an event loop also advances while it waits for an answer.
         really = time.monotonic() - really
         assert low - TINY - row.slack <= passed <= high + TINY + really
         _check_error(error, row, call, batch_id, seen, set_up)

@@ -4,7 +4,7 @@ from tests.integration.reliability.matrix import CALLS_LEGEND, ERRORS, OTHER_ADV
 from tests.integration.reliability.page import PAGE, render
 
 
-def test_the_page_is_what_the_matrix_says() -> None:
+def test_the_page_is_up_to_date() -> None:
     assert render() == PAGE.read_text(), "run `make reliability`"
 
 

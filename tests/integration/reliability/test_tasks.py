@@ -30,7 +30,7 @@ OPERATORS = [CancelBatchOperator, DeleteBatchOperator, ListBatchesOperator, Save
     list(zip(OUTAGES * 2, OPERATORS, strict=True)),
     ids=lambda value: value.name if isinstance(value, Row) else value.__name__,
 )
-def test_the_third_try_of_a_task_comes_through(
+def test_the_third_try_of_a_task_succeeds(
     row: Row, operator: Any, stage: Callable[[Row, str], Stage], run: Any, task_instance: Any, tmp_path: Path
 ) -> None:
     set_up = stage(row, TEN_MINUTES)
@@ -55,11 +55,11 @@ def test_the_third_try_of_a_task_comes_through(
 
 @pytest.mark.parametrize("after", [1, 9, 45])
 @pytest.mark.parametrize("row", OUTAGES, ids=lambda row: row.name)
-def test_a_teardown_that_has_begun_comes_through_in_one_try(
+def test_a_running_teardown_outlasts_the_outage_in_one_try(
     row: Row, after: int, stage: Callable[[Row, str], Stage], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     set_up = stage(row, TEN_MINUTES)
-    # The pauses between reads of results end early if Airflow stops the task: they wait for an event, in real time.
+    # Between reads of results, the saver waits for an event in real time, so that Airflow can stop the task.
     make, sleep = Saver.__init__, set_up.clock.sleep
     monkeypatch.setattr(Saver, "__init__", lambda *args, **options: make(*args, **{**options, "sleep": sleep}))
     batch_ids = [set_up.api.add_batch(3, status="in_progress") for _ in range(20)]

@@ -1,4 +1,4 @@
-"""Every way to wait against every fault, as the matrix has it."""
+"""Every way to wait under every fault of the matrix."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tests.integration.reliability.matrix import (
 )
 from tests.integration.reliability.stage import Stage, experiments
 
-#: Seconds: how long the batches take, how often they are polled, and when the wait is over.
+#: Seconds until the batches end, between polls, and until the wait times out.
 ENDS, POLL, OVER = 40, 60, 100
-#: Real seconds that a busy machine may take for the answers.
+#: Real seconds that the answers may take on a busy machine.
 SLACK = 20
-#: The most requests until then, however soon the API says to come back; as many again if the list fails as well.
+#: The most requests until then, even with a short `retry-after`; twice as many if the list fails as well.
 MOST_REQUESTS = 20
 WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "poke": (BatchEndedSensor, {"mode": "poke"}),
@@ -51,7 +51,7 @@ SMOKE_WAITS = [way for way in WAITS if way not in FULL_WAITS]
     ("row", "way", "length"),
     [*experiments("waits", FULL_WAITS), *experiments("waits", SMOKE_WAITS, SMOKE, once=OUTAGE)],
 )
-def test_a_wait_does_about_a_fault_what_the_matrix_says(
+def test_a_wait_behaves_under_a_fault_as_the_matrix_says(
     row: Row, way: str, length: str, stage: Callable[..., Stage], run: Any
 ) -> None:
     set_up = stage(row, length, 1 + list(WAITS).index(way))
@@ -73,7 +73,7 @@ def test_a_wait_does_about_a_fault_what_the_matrix_says(
     passed, struck = clock.now - begun, len(set_up.met)
     assert ends == seen.ends, done.error
     assert struck == seen.requests if seen.requests and length != TEN_MINUTES else struck > 0
-    # A wait that has never been answered does not leave its worker.
+    # A wait that has never had a valid answer does not defer.
     assert row.answered is False or bool(done.deferrals) == way.endswith("deferrable")
     if ends == SUCCESS:
         latest = 600 + POLL if length == TEN_MINUTES else max(ENDS, row.asked) + POLL + slowest
@@ -82,7 +82,7 @@ def test_a_wait_does_about_a_fault_what_the_matrix_says(
     kind = BatchTimeoutError if ends == TIMEOUT else row.error_of(way)
     advice = [ERRORS[kind].says, OTHER_ADVICE.get((kind, "retrieve"), ""), *([] if several else ids)]
     met = row.errors[way][1:] if way in row.errors else [fault.says for fault in set_up.met]
-    # A call in flight is given up some seconds after the end of its wait.
+    # A call in flight is abandoned some seconds after the end of its wait.
     met = [*met, "did not answer within"] if slowest > LATE else met
     assert [part for part in advice if part not in done.text] == [], done.text
     assert any(part in done.text for part in met), done.text
@@ -90,7 +90,7 @@ def test_a_wait_does_about_a_fault_what_the_matrix_says(
     if ends == TIMEOUT:
         assert OVER <= passed <= OVER + (1 + several) * slowest + SLACK
         assert struck <= (1 + several) * MOST_REQUESTS
-        # A sensor whose time is over fails permanently, as Airflow's do.
+        # A sensor that times out fails permanently, as Airflow's do.
         assert done.state == ("retry" if way.startswith(("cancel", "hook")) else "failed")
         return
     assert done.state == ("retry" if kind.retryable else "failed")

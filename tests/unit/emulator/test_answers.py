@@ -196,7 +196,7 @@ def test_a_function_that_fails_is_reported_to_whoever_creates_a_batch(api, http)
 
 @pytest.mark.parametrize("answers", [{"a": 5}, lambda request: 5, {"a": ["text"]}, {"a": {"content": 5}}])
 def test_what_is_no_answer_is_refused(api, answers):
-    with pytest.raises(ValueError, match="An answer is a text"):
+    with pytest.raises(ValueError, match="An answer must be a text"):
         api.add_batch(["a"], answers=answers)
 
 
@@ -235,6 +235,6 @@ def test_answers_come_over_http_and_survive_a_restart(emulate, tmp_path):
 def test_a_batch_can_have_a_literal_id(api, http):
     assert api.add_batch(1, id="message_batch_id") == "message_batch_id"
     assert http.get(f"{BATCHES}/message_batch_id").json()["id"] == "message_batch_id"
-    with pytest.raises(ValueError, match="there is a batch message_batch_id already"):
+    with pytest.raises(ValueError, match="batch message_batch_id already exists"):
         api.add_batch(1, id="message_batch_id")
     assert http.post("/_emulator/batches", json={"id": "other", "requests": 2}).json() == {"ids": ["other"]}
