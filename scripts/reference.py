@@ -19,6 +19,7 @@ CLASSES = (
     "sensors.batches.BatchEndedSensor",
     "operators.results.SaveBatchResultsOperator",
     "operators.results.MergeBatchResultsOperator",
+    "task_groups.enrich",
     "operators.batches.DeleteBatchOperator",
     "operators.teardown.TeardownBatchesOperator",
     "operators.batches.ListBatchesOperator",

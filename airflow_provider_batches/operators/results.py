@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.sdk import BaseOperator
 
 from airflow_provider_batches import api
-from airflow_provider_batches._arguments import read_batch_id
+from airflow_provider_batches._arguments import is_template, read_batch_id
 from airflow_provider_batches._base import BatchTask, airflow_errors, storage_folder
 from airflow_provider_batches._compat import AirflowFailException, AirflowSkipException, task_ids
 from airflow_provider_batches.hooks.batches import BatchesHook
@@ -17,7 +17,7 @@ from airflow_provider_batches.results.merging import Merge
 from airflow_provider_batches.results.saving import Saver
 from airflow_provider_batches.storage.folder import Folder
 from airflow_provider_batches.storage.uris import check_uri
-from airflow_provider_batches.submission.cost import Prices, read_prices, spent
+from airflow_provider_batches.submission.cost import Prices, read_dollars, read_prices, spent
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -121,7 +121,8 @@ class MergeBatchResultsOperator(BaseOperator):
     accepts it, and a second merge accepts the results of both rounds.
 
     Returns `path`, `failed_path`, the number of `failed` requests in it, `statuses` (rows by status), `usage` (by
-    model, the number of `answers` and the sum of each counter) and `cost` in dollars, None if a price is not known.
+    model, the number of `answers` and the sum of each counter), `cost` in dollars, None if a price is not known, and
+    `estimated_cost`.
 
     :param rows: The `Rows` that were submitted. Its source is templated.
     :param results: What `SaveBatchResultsOperator` returned, for one batch or several, or the URIs of the `.jsonl`
@@ -134,9 +135,11 @@ class MergeBatchResultsOperator(BaseOperator):
     :param retries_request: Decides which failed requests are worth retrying, by the columns of their results.
         Default: `canceled`, `expired`, and `errored` unless the request itself is wrong.
     :param prices: As for SubmitBatchesOperator.
+    :param estimated_cost: Dollars, to be logged and returned with the actual cost, such as `estimated_cost` of the
+        XCom `submission` of SubmitBatchesOperator (templated). Default: none.
     """
 
-    template_fields: Sequence[str] = ("rows", "results", "path")
+    template_fields: Sequence[str] = ("rows", "results", "path", "estimated_cost")
     ui_color = "#f3e5dc"
 
     def __init__(
@@ -150,6 +153,7 @@ class MergeBatchResultsOperator(BaseOperator):
         is_tagged: bool = True,
         retries_request: Callable[[Mapping[str, Any]], bool] = is_worth_another_try,
         prices: Prices | None = None,
+        estimated_cost: Templated[float | str | None] = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -162,10 +166,14 @@ class MergeBatchResultsOperator(BaseOperator):
         self.is_tagged = is_tagged
         self.retries_request = retries_request
         self.prices = read_prices(prices)
+        self.estimated_cost: Any = estimated_cost
+        if not is_template(estimated_cost):
+            read_dollars("estimated_cost", estimated_cost)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Merge the results."""
         with airflow_errors():
+            estimated_cost = read_dollars("estimated_cost", self.estimated_cost)
             fits = compile_schema(self.schema)
             merge = Merge(self.rows, self.path, fits, self.prefix, self.is_tagged, self.retries_request)
             merged = merge.run(self.results)
@@ -175,7 +183,8 @@ class MergeBatchResultsOperator(BaseOperator):
         for model, counts in merged.usage.items():
             self.log.info("%s: %s", model, ", ".join(f"{count:,} {name}" for name, count in counts.items()))
         if cost is not None:
-            self.log.info("The answers cost $%.2f", cost)
+            estimated = "" if estimated_cost is None else f"; the estimate was ${estimated_cost:.2f}"
+            self.log.info("The answers cost $%.2f%s", cost, estimated)
         return {
             "path": merge.path,
             "failed_path": merge.failed_path,
@@ -183,4 +192,5 @@ class MergeBatchResultsOperator(BaseOperator):
             "statuses": dict(merged.statuses),
             "usage": {model: dict(counts) for model, counts in merged.usage.items()},
             "cost": cost,
+            "estimated_cost": estimated_cost,
         }

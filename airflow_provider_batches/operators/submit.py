@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
 from threading import Event
@@ -33,7 +34,7 @@ from airflow_provider_batches.hooks.batches import (
 )
 from airflow_provider_batches.storage.folder import Folder
 from airflow_provider_batches.storage.uris import check_uri
-from airflow_provider_batches.submission.cost import Prices, estimate, read_max_cost, read_prices
+from airflow_provider_batches.submission.cost import Prices, estimate, read_dollars, read_prices
 from airflow_provider_batches.submission.doubt import SETTLE_SECONDS
 from airflow_provider_batches.submission.job import Pending, Submission, UndecidedError
 from airflow_provider_batches.submission.ledger import Ledger, Plan, Summary
@@ -65,8 +66,8 @@ class SubmitBatchesOperator(BatchesOperator):
     docs/submit.md says what cannot be promised.
 
     Returns the list of batch IDs. Pushes the XComs `created_batch_ids`, the batches created so far, and `submission`:
-    its `folder`, the number of `requests` and `batches`, the `size` in bytes, and `models` and `max_tokens`, the
-    requests and the sum of `max_tokens` for each model.
+    its `folder`, the number of `requests` and `batches`, the `size` in bytes, `models` and `max_tokens` (the requests
+    and the sum of `max_tokens` for each model), and `estimated_cost` in dollars, if `max_cost` or `prices` are set.
 
     See https://docs.claude.com/en/api/creating-message-batches.
 
@@ -145,7 +146,7 @@ class SubmitBatchesOperator(BatchesOperator):
         self.max_requests_total = (
             None if max_requests_total is None else read_count("max_requests_total", max_requests_total)
         )
-        self.max_cost = read_max_cost(max_cost)
+        self.max_cost = read_dollars("max_cost", max_cost)
         self.prices = read_prices(prices)
         self.on_empty = read_choice("on_empty", on_empty, "skip", "fail")
         self.on_doubt = read_choice("on_doubt", on_doubt, "wait", "fail")
@@ -168,8 +169,7 @@ class SubmitBatchesOperator(BatchesOperator):
                 if read_flag("report_only", self.report_only):
                     planner = self._planner(context, None)
                     summary = planner.read(read_requests(self._function or self.requests, context))
-                    self._report(context, None, summary, len(planner.chunks))
-                    self._check_cost(planner, summary)
+                    self._report(context, None, self._check_cost(planner, summary), len(planner.chunks))
                     return []
                 plan = self._plan(context)
             except NoRequestsError as error:
@@ -249,17 +249,13 @@ class SubmitBatchesOperator(BatchesOperator):
         # Without a run, as in a test that calls `execute`, there is no retry.
         return TaskMemory(context) if context.get("dag_run") else None
 
-    def _check_cost(self, planner: Planner, summary: Summary) -> None:
-        """Refuse requests that may cost too much."""
+    def _check_cost(self, planner: Planner, summary: Summary) -> Summary:
+        """Return the summary with an estimate of the cost. Refuse requests that may cost too much."""
         if self.max_cost is None and self.prices is None:
-            return
-        cost = estimate(self.hook.get_conn(), planner.samples, summary, self.prices)
+            return summary
+        cost = estimate(self.hook.get_conn(), planner.samples, summary, self.prices, self.max_cost)
         self.log.info("The requests cost at most about $%.2f", cost)
-        if self.max_cost is not None and cost > self.max_cost:
-            raise InvalidArgumentError(
-                "max_cost",
-                f"the requests may cost about ${cost:.2f}, more than ${self.max_cost:.2f}. Nothing was sent.",
-            )
+        return replace(summary, estimated_cost=cost)
 
     def _submission(self, context: Context, plan: Plan) -> Submission:
         self._ti = context["ti"]
@@ -289,6 +285,7 @@ class SubmitBatchesOperator(BatchesOperator):
             "batches": batches,
             "models": summary.models,
             "max_tokens": summary.max_tokens,
+            "estimated_cost": summary.estimated_cost,
         }
         context["ti"].xcom_push(key="submission", value=about)
         for model, count in summary.models.items():

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from airflow_provider_batches.api import BatchesClient, InvalidArgumentError
+from airflow_provider_batches.api.errors import shown
 from airflow_provider_batches.submission.ledger import Summary
 
 #: Requests of each model whose input tokens are counted.
@@ -53,22 +54,29 @@ def read_prices(prices: object) -> Prices | None:
     return prices
 
 
-def read_max_cost(max_cost: object) -> float | None:
-    """Return a checked limit in dollars, None if there is none."""
-    if max_cost is None:
+def read_dollars(name: str, value: object) -> float | None:
+    """Return a checked number of dollars, None if there is none. A template may have rendered it as text."""
+    if value in (None, "", "None"):
         return None
-    if isinstance(max_cost, bool) or not isinstance(max_cost, (int, float)) or not 0 < max_cost < float("inf"):
-        raise InvalidArgumentError("max_cost", f"got {max_cost!r}; it must be a number of dollars above 0, or None.")
-    return float(max_cost)
+    try:
+        dollars = -1.0 if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        dollars = -1.0
+    if not 0 <= dollars < float("inf"):
+        raise InvalidArgumentError(name, f"got {shown(value)}; it must be a number of dollars, 0 or more, or None.")
+    return dollars
 
 
-def estimate(client: BatchesClient, samples: Samples, summary: Summary, prices: Prices | None) -> float:
+def estimate(
+    client: BatchesClient, samples: Samples, summary: Summary, prices: Prices | None, max_cost: float | None = None
+) -> float:
     """Return about how many dollars the requests cost, if each answer has `max_tokens`.
 
     The input is counted at the API for a sample of the requests, which costs nothing.
 
     :param prices: Default: those of the package `genai-prices`, if it is installed.
-    :raises InvalidArgumentError: The price of a model is not known.
+    :param max_cost: The most dollars that they may cost. Default: no limit.
+    :raises InvalidArgumentError: The price of a model is not known, or the requests may cost more than `max_cost`.
     """
     # All prices first: without one, there is nothing to count.
     known = {model: _price(model, prices) for model in summary.models}
@@ -78,7 +86,11 @@ def estimate(client: BatchesClient, samples: Samples, summary: Summary, prices: 
         counted = sum(client.count_tokens(params) for _, params in kept)
         input_tokens = counted * samples.sizes[model] / sum(size for size, _ in kept)
         total += (input_tokens * input_price + summary.max_tokens[model] * output_price) / 1e6
-    return total * BATCH_SHARE
+    cost = total * BATCH_SHARE
+    if max_cost is not None and cost > max_cost:
+        text = f"the requests may cost about ${cost:.2f}, more than ${max_cost:.2f}. Nothing was sent."
+        raise InvalidArgumentError("max_cost", text)
+    return cost
 
 
 def spent(usage: Mapping[str, Mapping[str, int]], prices: Prices | None) -> float | None:

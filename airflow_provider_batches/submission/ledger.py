@@ -48,6 +48,7 @@ class Summary:
     :param models: The number of requests for each model.
     :param max_tokens: The sum of `max_tokens` for each model.
     :param sha256: The SHA-256 of all requests, regardless of how they are split.
+    :param estimated_cost: The most dollars that they cost, approximately. None: not estimated.
     """
 
     requests: int
@@ -55,6 +56,7 @@ class Summary:
     models: dict[str, int]
     max_tokens: dict[str, int]
     sha256: str
+    estimated_cost: float | None = None
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,10 @@ class Start:
             )
         return None
 
-    def plan(self, requests: Iterable[Located], check: Callable[[Summary], None]) -> Plan:
+    def plan(self, requests: Iterable[Located], check: Callable[[Summary], Summary]) -> Plan:
         """Return the plan of these requests, which is made if there is none.
 
-        :param check: Raises an error if the requests must not be sent.
+        :param check: Returns the summary with an estimate of the cost. Raises an error if it is too high.
         :raises NoRequestsError: There are none.
         :raises InvalidArgumentError: There is a plan of other requests.
         """
@@ -71,7 +71,7 @@ class Start:
         try:
             if not summary.requests:
                 raise NoRequestsError("There are no requests to submit.")
-            check(summary)
+            summary = check(summary)
             if before and not self._is_new_work(before, summary):
                 return self._discard_for(before)
         except BaseException:

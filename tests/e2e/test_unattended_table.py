@@ -34,13 +34,13 @@ def test_a_table_is_complete_although_requests_fail_at_first(
     airflow.api("POST", "/variables", json={"key": "enrich_table_folder", "value": tmp_path.as_uri()})
     airflow.api("PATCH", "/dags/enrich_table", json={"is_paused": False})
     run_id = airflow.trigger_dag("enrich_table", {"table": f"{tmp_path.as_uri()}/tickets.csv"})
-    airflow.wait_for_task("enrich_table", run_id, "first.wait", "deferred")
+    airflow.wait_for_task("enrich_table", run_id, "labels.round_1.wait", "deferred")
     api.clock.advance(7200)
-    airflow.wait_for_task("enrich_table", run_id, "second.wait", "deferred", timeout=240)
+    airflow.wait_for_task("enrich_table", run_id, "labels.round_2.wait", "deferred", timeout=240)
     api.clock.advance(7200)
 
     assert airflow.wait_for_run("enrich_table", run_id) == "success"
-    assert airflow.xcom("enrich_table", run_id, "sift")["statuses"] == {"succeeded": 190, "errored": 10}
+    assert airflow.xcom("enrich_table", run_id, "labels.round_1.sift")["statuses"] == {"succeeded": 190, "errored": 10}
     table = read_table(tmp_path / "labels.parquet").to_pylist()
     assert [row["ticket_id"] for row in table] == [f"t{number}" for number in range(ROWS)]
     assert {row["parsed"] for row in table} == {LABEL}

@@ -36,7 +36,7 @@ def test_every_ticket_has_a_label_and_no_batch_is_left(
     assert run.state == "success"
     assert [row["ticket_id"] for row in labels(tmp_path)] == [f"t{number}" for number in range(40)]
     assert {row["parsed"] for row in labels(tmp_path)} == {LABEL}
-    assert run.states["second.submit"] == "skipped"
+    assert run.states["labels.round_2.submit"] == "skipped"
     assert batches_emulator.ids() == []
 
 
@@ -56,7 +56,7 @@ def test_requests_that_fail_at_first_are_answered_in_the_second_round(
     run = run_dag("enrich_table", {"table": table})
 
     assert run.state == "success"
-    assert run.xcom("sift")["statuses"] == {"succeeded": 38, "errored": 2}
-    assert run.xcom("merge")["statuses"] == {"succeeded": 40}
+    assert run.xcom("labels.round_1.sift")["statuses"] == {"succeeded": 38, "errored": 2}
+    assert run.xcom("labels.merge")["statuses"] == {"succeeded": 40}
     assert len(labels(tmp_path)) == 40
     assert batches_emulator.ids() == []

@@ -48,7 +48,7 @@ def run(url: str, folder: str, answer: str, at: int | None, sign: int, retried: 
     start = Start(client, ledger, Planner("attack", ledger.folder, PER_BATCH))
     try:
         plan = start.existing() if retried else None
-        plan = plan or start.plan(read_requests(requests, {}), lambda summary: None)
+        plan = plan or start.plan(read_requests(requests, {}), lambda summary: summary)
         submission = Submission(client, ledger, plan, SETTLE)
         while pending := submission.advance():
             time.sleep(pending.seconds or 0.05)

@@ -110,6 +110,7 @@ def test_a_task_returns_the_batches_in_the_order_of_the_requests(submit: Submit,
         "batches": 3,
         "models": {"m": 7},
         "max_tokens": {"m": 35},
+        "estimated_cost": None,
     }
     assert sent(api) == once(7)
     assert api.count("create") == 3
@@ -506,7 +507,9 @@ def test_requests_that_cost_too_much_send_nothing(submit: Submit, api: Emulator,
     assert {request.endpoint for request in api.requests} == {"count_tokens"}
     assert list(folder.glob("*/requests/*")) == []
 
-    assert len(submit(max_cost=0.001, prices=PRICES).run()) == 3
+    task = submit(max_cost=0.001, prices=PRICES)
+    assert len(task.run()) == 3
+    assert 0.00005 < task.pushed["submission"]["estimated_cost"] < 0.001
 
 
 def test_a_limit_without_a_price_sends_nothing(submit: Submit, api: Emulator) -> None:
