@@ -55,6 +55,16 @@ def airflow(chromium: str, api: Emulator, tmp_path_factory: pytest.TempPathFacto
         yield airflow
 
 
+@pytest.fixture
+def default_connection(airflow: RealAirflow, api: Emulator) -> None:
+    """Create the default connection, unless the test of the form has created it."""
+    if not any(
+        each["connection_id"] == "anthropic_default" for each in airflow.api("GET", "/connections")["connections"]
+    ):
+        connection = {**json.loads(api.connection_json), "connection_id": "anthropic_default"}
+        airflow.api("POST", "/connections", json=connection)
+
+
 @pytest.fixture(scope="session")
 def browser(chromium: str) -> Iterator[Browser]:
     expect.set_options(timeout=PATIENCE)

@@ -11,7 +11,7 @@ from pyarrow.parquet import read_table
 from airflow_provider_batches.emulator import Emulator
 from scripts.real_airflow import RealAirflow
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.usefixtures("default_connection")]
 
 ROWS = 200
 LABEL = '{"label": "bug", "urgent": true}'
