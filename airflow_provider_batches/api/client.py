@@ -14,7 +14,7 @@ import httpx
 from airflow_provider_batches.api import endpoints
 from airflow_provider_batches.api.bodies import Body
 from airflow_provider_batches.api.endpoints import Call
-from airflow_provider_batches.api.errors import BatchesError
+from airflow_provider_batches.api.errors import BatchesError, CredentialsError
 from airflow_provider_batches.api.flows import Flow, Pause
 from airflow_provider_batches.api.models import BatchPage, BatchRequest, BatchResult, DeletedBatch, MessageBatch
 from airflow_provider_batches.api.pager import Pager, Walk
@@ -194,6 +194,8 @@ class BatchesClient(BaseClient[httpx.Client]):
             if stream:
                 with closing(response):
                     response.read()
+        except CredentialsError as error:
+            raise self._not_sent(call, error) from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise self._no_answer(call, error) from None
         return self._read(call, response)
@@ -322,6 +324,8 @@ class AsyncBatchesClient(BaseClient[httpx.AsyncClient]):
             if stream:
                 async with aclosing(response):
                     await response.aread()
+        except CredentialsError as error:
+            raise self._not_sent(call, error) from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise self._no_answer(call, error) from None
         return self._read(call, response)

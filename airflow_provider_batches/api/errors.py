@@ -50,6 +50,22 @@ class InvalidArgumentError(BatchesError, ValueError):
         self.problem = problem
 
 
+class CredentialsError(BatchesError):
+    """No credentials could be obtained, so the call was not sent.
+
+    :param problem: What is wrong.
+    :param proof: `NOTHING` if a retry may succeed (default), `KEY_REFUSED` if the identity was refused, `REFUSED` if a
+        setting is wrong.
+    :param retry_after: Seconds to wait before a retry, as the server asked.
+    """
+
+    def __init__(self, problem: str, *, proof: Proof = Proof.NOTHING, retry_after: float | None = None) -> None:
+        super().__init__(problem)
+        self.evidence = Evidence(proof, outage=proof is Proof.NOTHING)
+        self.retryable = proof is not Proof.REFUSED
+        self.retry_after = retry_after
+
+
 class APIConnectionError(BatchesError):
     """The API did not answer."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -23,7 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from airflow_provider_batches.api.auth import KeyAuth
+from airflow_provider_batches.api import aws, google
+from airflow_provider_batches.api.auth import KeyAuth, SecretAuth
 from airflow_provider_batches.api.errors import InvalidArgumentError
 
 BASE_URL = "https://api.anthropic.com"
@@ -33,6 +34,7 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
 #: A name or an IP address. httpx and the loopback check could parse anything else as different hosts.
 _HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?\Z|[0-9A-Fa-f:.]+\Z")
+_AWS_HOST = re.compile(rf"{aws.SERVICE}\.[a-z0-9-]+\.api\.aws\Z")
 #: Headers that only the client sets: the key is a separate field, and httpx sets the rest.
 _OWN_HEADERS = frozenset(
     ["x-api-key", "host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding"]
@@ -123,7 +125,8 @@ HeaderText = Annotated[str, AfterValidator(_header_value)]
 class ClientSettings(BaseModel):
     """How a client reaches the API.
 
-    :param api_key: The key, or the token if `auth_scheme` is `bearer`.
+    :param api_key: The key, or the token if `auth_scheme` is `bearer`. Either this or `identity` is required.
+    :param identity: Who calls, without a key: `Federation`, `AwsIdentity` or `GoogleIdentity`.
     :param base_url: The API's URL without `/v1`. Default `https://api.anthropic.com`.
     :param auth_scheme: `x-api-key` (default) or `bearer` (gateways, OAuth).
     :param anthropic_version: The `anthropic-version` header. Default `2023-06-01`.
@@ -137,12 +140,15 @@ class ClientSettings(BaseModel):
     :param verify: Whether certificates are checked, or the path of a CA file. Default True.
     :param allow_http: Whether a plain `http://` URL may be used for a host other than this machine. Default False.
     :param user_agent: The `User-Agent` header.
+    :param on_token: Called with each new access token of an `identity` by the sync client. Default: nothing.
     :param labels: Names of settings in error texts, by the names used here. Default: the same names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    api_key: Annotated[SecretStr, AfterValidator(_api_key)]
+    api_key: Annotated[SecretStr, AfterValidator(_api_key)] | None = None
+    #: An `Identity`.
+    identity: Any = None
     base_url: Annotated[str, AfterValidator(_base_url)] = BASE_URL
     auth_scheme: Literal["x-api-key", "bearer"] = "x-api-key"
     anthropic_version: HeaderText = ANTHROPIC_VERSION
@@ -156,6 +162,7 @@ class ClientSettings(BaseModel):
     verify: Annotated[bool | str, BeforeValidator(_verify)] = True
     allow_http: bool = False
     user_agent: HeaderText = "airflow-provider-batches"
+    on_token: Callable[[str], None] | None = Field(default=None, repr=False)
     labels: Mapping[str, str] = Field(default={}, repr=False)
     #: Modification time and size of the CA file, to notice that it was replaced.
     _ca_file: tuple[int, int] | None = PrivateAttr(default=None)
@@ -174,10 +181,11 @@ class ClientSettings(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> ClientSettings:
         url = urlsplit(self.base_url)
-        if url.scheme == "http" and not self.allow_http and not self.is_loopback:
-            raise ValueError(
-                f"base_url: http://{url.hostname} would send the key unencrypted; use https://, or set allow_http"
-            )
+        if (self.api_key is None) == (self.identity is None):
+            raise ValueError("api_key: " + ("is required" if self.api_key is None else "is set, and identity, too"))
+        if url.scheme == "http" and not self.is_loopback and (self.identity or not self.allow_http):
+            allowed = "use https://" if self.identity else "use https://, or set allow_http"
+            raise ValueError(f"base_url: http://{url.hostname} would send the credentials unencrypted; {allowed}")
         for field, headers in (("headers", self.headers), ("secret_headers", self.secret_headers)):
             if self.auth_scheme == "bearer" and any(name.lower() == "authorization" for name in headers):
                 raise ValueError(f"{field}: 'Authorization' is set by the client if auth_scheme is bearer")
@@ -196,8 +204,12 @@ class ClientSettings(BaseModel):
             raise InvalidArgumentError("", "; ".join(_problems(error, values.get("labels", {})))) from None
 
     @cached_property
-    def auth(self) -> KeyAuth:
+    def auth(self) -> SecretAuth:
         """Signs the requests."""
+        if self.identity:
+            signer: SecretAuth = self.identity.auth(self)
+            return signer
+        assert self.api_key is not None  # noqa: S101 - one of them is set
         return KeyAuth(self.api_key.get_secret_value(), self.auth_scheme)
 
     @property
@@ -208,7 +220,8 @@ class ClientSettings(BaseModel):
     @property
     def is_direct(self) -> bool:
         """Whether the base URL is a known host of the API, not a gateway."""
-        return self.is_loopback or urlsplit(self.base_url).hostname == urlsplit(BASE_URL).hostname
+        host = urlsplit(self.base_url).hostname or ""
+        return self.is_loopback or host in (urlsplit(BASE_URL).hostname, google.HOST) or bool(_AWS_HOST.match(host))
 
     def label(self, field: str) -> str:
         """Return the name of a setting in error texts."""

@@ -17,7 +17,7 @@ import httpx
 
 from airflow_provider_batches.api.bodies import ANSWER_SECONDS, LARGE
 from airflow_provider_batches.api.endpoints import Call
-from airflow_provider_batches.api.errors import APIConnectionError, InvalidArgumentError
+from airflow_provider_batches.api.errors import APIConnectionError, CredentialsError, InvalidArgumentError
 from airflow_provider_batches.api.evidence import judge
 from airflow_provider_batches.api.flows import Flows
 from airflow_provider_batches.api.responses import read_response
@@ -179,6 +179,10 @@ class BaseClient(Generic[C]):
         made.evidence = judge(call, None, sent=sent)
         made.untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
         return made
+
+    def _not_sent(self, call: Call[Any], error: CredentialsError) -> CredentialsError:
+        error.args = (self._redact(f"Could not {call.action}: {error}"),)
+        return error
 
     def _redact(self, text: str) -> str:
         for settings, _ in self._opened:

@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cancel-seconds", type=float, default=0.0, help="seconds that a cancel takes")
     parser.add_argument("--requests-per-minute", type=int, default=None, help="rate limit; None for no limit")
     parser.add_argument("--error-fraction", type=float, default=0.0, help="share of requests that end as errored")
+    parser.add_argument("--token-seconds", type=float, default=3600.0, help="seconds until an access token expires")
     parser.add_argument("--state", default=None, metavar="FILE", help="keep batches and clock across restarts")
     parser.add_argument("--log-size", type=int, default=10_000, help="number of requests to keep in the log")
     parser.add_argument(

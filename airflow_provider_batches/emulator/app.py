@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from email.utils import formatdate
-from hmac import compare_digest
 from typing import Any
-from urllib.parse import unquote
 
 from airflow_provider_batches.emulator import catalog
+from airflow_provider_batches.emulator.access import TOKEN_BETA, Access, OAuthRefusal
 from airflow_provider_batches.emulator.answering import fault_answer, page, refuse
 from airflow_provider_batches.emulator.asgi import (
     Answer,
@@ -32,13 +31,14 @@ from airflow_provider_batches.emulator.faults import Fault, FaultQueue
 from airflow_provider_batches.emulator.messages import compact
 from airflow_provider_batches.emulator.ratelimit import RateLimit
 from airflow_provider_batches.emulator.requestlog import LoggedRequest, RequestLog
+from airflow_provider_batches.emulator.routes import GOOGLE_TOKEN, methods_of, route, split_platform
 from airflow_provider_batches.emulator.seeding import fill, spread
 from airflow_provider_batches.emulator.settings import Settings
 from airflow_provider_batches.emulator.store import Store, new_batch_id
 from airflow_provider_batches.emulator.validation import Refusal, check_requests, read_json
 
 VERSIONS = ("2023-01-01", "2023-06-01", "2026-10-21")
-SECRET_HEADERS = ("x-api-key", "authorization")
+SECRET_HEADERS = ("x-api-key", "authorization", "x-amz-security-token")
 
 #: Answers a request to ``/_emulator/...``: app, method, path, query, body.
 Control = Callable[["App", str, str, dict[str, str], bytearray], Answer]
@@ -52,6 +52,7 @@ class App:
         self.settings = settings
         self.behavior = behavior
         self._control = control
+        self.access = Access(settings)
         self.faults = FaultQueue()
         self.log = RequestLog(settings.log_size)
         for entry in store.replayed_requests:
@@ -67,6 +68,7 @@ class App:
             "models": self._models,
             "model": self._model,
             "count_tokens": self._count_tokens,
+            "exchange": self._exchange,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +81,7 @@ class App:
             return
         if body is None:
             return
-        path = scope["raw_path"].decode("latin-1")
+        scope["root_path"], path = split_platform(scope["raw_path"].decode("latin-1"))
         if path.startswith("/_emulator/"):
             await send_answer(send, self._control(self, scope["method"], path, query_of(scope), body))
             return
@@ -93,8 +95,9 @@ class App:
 
     def _log(self, scope: Scope, path: str) -> LoggedRequest:
         headers = headers_of(scope)
-        ways = [way for way, name in (("x-api-key", "x-api-key"), ("bearer", "authorization")) if name in headers]
-        endpoint, batch_id = _route(scope["method"], path)
+        signed = "aws" if headers.get("authorization", "").startswith("AWS4-") else "bearer"
+        ways = [way for way, name in (("x-api-key", "x-api-key"), (signed, "authorization")) if name in headers]
+        endpoint, batch_id = route(scope["method"], path)
         entry = LoggedRequest(
             time=self.store.clock.now(),
             method=scope["method"],
@@ -138,32 +141,32 @@ class App:
         """Answer a request as the API would."""
         headers: dict[str, str] = {}
         try:
-            self._check(scope, entry, headers)
+            self._check(scope, entry, body, headers)
             answer = self._handlers[entry.endpoint](scope, entry, body)
+        except OAuthRefusal as e:
+            answer = _json({"error": e.error, "error_description": str(e)}, e.status)
         except Refusal as e:
             answer = refuse(entry, e.status, str(e))
             answer.headers.update(e.headers)
         answer.headers.update(headers)
         return answer
 
-    def _check(self, scope: Scope, entry: LoggedRequest, headers: dict[str, str]) -> None:
+    def _check(self, scope: Scope, entry: LoggedRequest, body: bytearray, headers: dict[str, str]) -> None:
         if entry.endpoint == "unknown":
-            if methods := _methods(entry.path):
+            if methods := methods_of(entry.path):
                 raise Refusal(405, "Method Not Allowed", allow=", ".join(methods))
             raise Refusal(404, "Not found")
+        if entry.endpoint == "exchange":
+            return
         sent = headers_of(scope)
-        bearer = sent.get("authorization", "")
-        key = sent.get("x-api-key") or (bearer[7:].strip() if bearer[:7].lower() == "bearer " else "")
-        expected = self.settings.api_key
-        if not key or (expected is not None and not compare_digest(key.encode(), expected.encode())):
-            raise Refusal(401, "invalid x-api-key" if key else "x-api-key header is required")
+        self.access.check(scope, sent, body)
         version = sent.get("anthropic-version")
         if version is None:
             raise Refusal(400, "anthropic-version: header is required")
         if version not in VERSIONS:
             raise Refusal(400, f'anthropic-version: "{version}" is not a valid version')
         flags = [flag.strip() for flag in sent.get("anthropic-beta", "").split(",") if flag.strip()]
-        unknown = ", ".join(f"`{flag}`" for flag in flags if flag not in catalog.BETAS)
+        unknown = ", ".join(f"`{flag}`" for flag in flags if flag not in (*catalog.BETAS, TOKEN_BETA))
         if unknown and self.behavior.unknown_beta != 200:
             raise Refusal(self.behavior.unknown_beta, f"Unexpected value(s) {unknown} for the `anthropic-beta` header.")
         own = self.settings.workspace_id
@@ -239,6 +242,9 @@ class App:
             rest["last_id"] = batches[-1].id if batches else None
         return Answer(b'{"data":[%b],%b' % (data, compact(rest).encode()[1:]))
 
+    def _exchange(self, scope: Scope, entry: LoggedRequest, body: bytearray) -> Answer:
+        return _json(self.access.exchange(headers_of(scope), body, google=entry.path == GOOGLE_TOKEN))
+
     def _models(self, scope: Scope, entry: LoggedRequest, body: bytearray) -> Answer:
         return _json(catalog.models(entry.query, _limit(entry.query)))
 
@@ -299,34 +305,6 @@ class App:
 
 _NO_FAULT = Fault()
 _MISSING = "The requested resource could not be found."
-
-
-def _methods(path: str) -> dict[str, str]:
-    """Return the endpoints of a path, by method."""
-    match path.split("/"):
-        case ["", "v1", "messages", "batches"]:
-            return {"POST": "create", "GET": "list"}
-        case ["", "v1", "messages", "batches", _]:
-            return {"GET": "retrieve", "DELETE": "delete"}
-        case ["", "v1", "messages", "batches", _, "cancel"]:
-            return {"POST": "cancel"}
-        case ["", "v1", "messages", "batches", _, "results"]:
-            return {"GET": "results"}
-        case ["", "v1", "models"]:
-            return {"GET": "models"}
-        case ["", "v1", "models", _]:
-            return {"GET": "model"}
-        case ["", "v1", "messages", "count_tokens"]:
-            return {"POST": "count_tokens"}
-    return {}
-
-
-def _route(method: str, path: str) -> tuple[str, str | None]:
-    """Return the endpoint and the batch ID. The path is split before it is decoded: an ID may have an escaped slash."""
-    parts = path.split("/")
-    place = 3 if parts[2:3] == ["models"] else 4
-    id_ = unquote(parts[place]) if len(parts) > place and _methods(path) else None
-    return _methods(path).get(method, "unknown"), id_
 
 
 def _deleted(batch: Batch, status: int) -> Answer:

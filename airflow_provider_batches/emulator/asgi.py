@@ -37,8 +37,8 @@ def query_of(scope: Scope) -> dict[str, str]:
 
 
 def origin_of(scope: Scope) -> str:
-    """Return the origin that the client addressed, `http://host:port`."""
-    return f"{scope['scheme']}://{dict(scope['headers']).get(b'host', b'').decode('latin-1')}"
+    """Return the base URL that the client addressed: `http://host:port`, and on Google Cloud a path."""
+    return f"{scope['scheme']}://{dict(scope['headers']).get(b'host', b'').decode('latin-1')}{scope['root_path']}"
 
 
 async def read_body(receive: Receive, max_bytes: int, seconds: float) -> bytearray | None:

@@ -82,6 +82,10 @@ def _outcomes(app: App, query: dict[str, str], data: Any) -> dict[str, Any]:
     return {"outcomes": len(data)}
 
 
+def _revoke_tokens(app: App, query: dict[str, str], data: Any) -> dict[str, Any]:
+    return {"tokens": app.access.revoke()}
+
+
 def _behavior(app: App, query: dict[str, str], data: Any) -> dict[str, Any]:
     return asdict(app.behavior)
 
@@ -117,6 +121,7 @@ _ACTIONS: dict[tuple[str, str], Callable[[App, dict[str, str], Any], dict[str, A
     ("POST", "clock"): _clock,
     ("POST", "answers"): _answers,
     ("POST", "outcomes"): _outcomes,
+    ("DELETE", "tokens"): _revoke_tokens,
     ("GET", "behavior"): _behavior,
     ("POST", "behavior"): _change_behavior,
     ("DELETE", "behavior"): _reset_behavior,

@@ -4,7 +4,7 @@ import random
 import threading
 from dataclasses import dataclass, field
 
-ENDPOINTS = ("create", "retrieve", "list", "cancel", "delete", "results", "models", "model", "count_tokens")
+ENDPOINTS = ("create", "retrieve", "list", "cancel", "delete", "results", "models", "model", "count_tokens", "exchange")
 GATEWAYS = ("envelope", "openai", "text")
 
 ERROR_TYPES = {
@@ -34,7 +34,7 @@ class Fault:
     Which requests:
 
     :param endpoint: ``create``, ``retrieve``, ``list``, ``cancel``, ``delete``, ``results``, ``models``, ``model``,
-        ``count_tokens`` or ``any``.
+        ``count_tokens``, ``exchange`` or ``any``.
     :param batch_id: Only requests for this batch.
     :param times: The number of requests that fail; None: all.
     :param after: The number of matching requests that are served normally first.

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 class LoggedRequest:
     """The log entry of a request, without secrets.
 
-    ``endpoint`` is ``unknown`` for a path or method that the API does not have. ``auth`` is the kind of header
-    that had the key: ``x-api-key``, ``bearer``, ``both`` or None. ``status`` is None if there is no answer yet.
+    ``endpoint`` is ``unknown`` for a path or method that the API does not have. ``auth`` is the kind of header that had
+    the key: ``x-api-key``, ``bearer``, ``aws`` for a signature, ``both`` or None. ``status`` is None if there is no
+    answer yet.
     """
 
     time: float

@@ -47,6 +47,9 @@ class Emulator:
         fixed text.
     :param outcomes: How requests end, by ``custom_id``: ``errored``, ``canceled``, ``expired``.
     :param workspace_id: The key's workspace, which ``anthropic-workspace-id`` may name.
+    :param federation_rule_id: The only federation rule that accepts identity tokens; None: any.
+    :param token_seconds: Seconds, in real time, until an access token expires.
+    :param aws_keys: Secret access key by access key ID, for requests that are signed for AWS.
     :param body_seconds: Seconds without a byte after which an incomplete request is answered with 408.
     :param behavior: How it behaves in cases that the API's documentation leaves open; see `Behavior`.
     :param state: File that keeps batches and clock across restarts of the process.
@@ -73,6 +76,9 @@ class Emulator:
         answers: Answers | None = None,
         outcomes: Mapping[str, str] | None = None,
         workspace_id: str = "default",
+        federation_rule_id: str | None = None,
+        token_seconds: float = 3600.0,
+        aws_keys: Mapping[str, str] | None = None,
         body_seconds: float = 60.0,
         behavior: Behavior | None = None,
         state: str | Path | None = None,
@@ -101,6 +107,9 @@ class Emulator:
             answers=answers,
             outcomes=outcomes,
             workspace_id=workspace_id,
+            federation_rule_id=federation_rule_id,
+            token_seconds=token_seconds,
+            aws_keys=aws_keys,
             body_seconds=body_seconds,
             max_requests=max_requests,
             max_bytes=max_bytes,
@@ -172,6 +181,10 @@ class Emulator:
     def clear_requests(self) -> None:
         """Remove the requests and their counts."""
         self._app.log.clear()
+
+    def revoke_tokens(self) -> int:
+        """Refuse all access tokens issued so far, and return their number."""
+        return self._app.access.revoke()
 
     def fault(self, fault: Fault) -> ArmedFault:
         """Set a fault; ``hits`` of the returned object is the number of requests that it made fail."""

@@ -21,6 +21,9 @@ class Settings:
     log_size: int = 10_000
     body_seconds: float = 60.0
     workspace_id: str = "default"
+    federation_rule_id: str | None = None
+    token_seconds: float = 3600.0
+    aws_keys: Mapping[str, str] | None = field(default=None, repr=False)
     answers: Answers | None = None
     outcomes: Mapping[str, str] | None = None
     on_request: Callable[[LoggedRequest], None] | None = None

@@ -78,11 +78,11 @@ class BatchesHook(BaseHook):
     def read_settings(self) -> ClientSettings:
         """Read the connection and return its settings. Masks its secrets in all logs."""
         connection: Any = self.get_connection(self.conn_id)
-        variables = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+        variables = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_AWS_API_KEY", "ANTHROPIC_IDENTITY_TOKEN")
         for secret in (connection.password, connection.login, *map(os.environ.get, variables)):
             if secret:
                 mask_secret(secret)
-        settings = read_settings(connection, os.environ, self._name)
+        settings = read_settings(connection, os.environ, self._name, self.get_connection, mask_secret)
         for secret in settings.secrets():
             mask_secret(secret)
         return settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform as python_platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from ipaddress import IPv6Address
@@ -14,9 +14,10 @@ from airflow_provider_batches import __version__
 from airflow_provider_batches._compat import AIRFLOW_VERSION
 from airflow_provider_batches.api import ClientSettings, InvalidArgumentError
 from airflow_provider_batches.hooks.form import FIELDS
+from airflow_provider_batches.hooks.platforms import Reader, federation_of
 
 #: Keys of the extra, which are the client's settings of the same names.
-EXTRA_FIELDS = (*FIELDS, "headers")
+EXTRA_FIELDS = (*FIELDS, "headers", "workload_identity")
 #: Keys of the official provider's `anthropic_client_kwargs`, and the corresponding settings.
 _OFFICIAL_KWARGS = {
     "api_key": "api_key",
@@ -24,6 +25,12 @@ _OFFICIAL_KWARGS = {
     "timeout": "timeout",
     "max_retries": "max_retries",
     "default_headers": "headers",
+    "workspace_id": "workspace_id",
+}
+#: The same, on AWS.
+_OFFICIAL_AWS_KWARGS = {
+    **_OFFICIAL_KWARGS,
+    **{key: key for key in ("aws_region", "aws_access_key", "aws_secret_key", "aws_session_token", "aws_profile")},
 }
 USER_AGENT = (
     f"airflow-provider-batches/{__version__} apache-airflow/{AIRFLOW_VERSION} python/{python_platform.python_version()}"
@@ -44,16 +51,21 @@ class ConnectionLike(Protocol):
 
 
 def read_settings(
-    connection: ConnectionLike, environment: Mapping[str, str], name: str | None = None
+    connection: ConnectionLike,
+    environment: Mapping[str, str],
+    name: str | None = None,
+    get_connection: Callable[[str], Any] | None = None,
+    on_token: Callable[[str], None] | None = None,
 ) -> ClientSettings:
     """Return the settings of a connection; empty fields count as absent.
 
-    The key and the URL of the environment belong together: both are used, or neither.
+    The credentials and the URL of the environment belong together: both are used, or neither.
 
     :param connection: Of type `anthropic_batches`, or of the official provider's type `anthropic`.
-    :param environment: Provides `ANTHROPIC_API_KEY` or `ANTHROPIC_AUTH_TOKEN`, and `ANTHROPIC_BASE_URL`, if the
-        connection has neither key nor host.
+    :param environment: Provides credentials, if the connection has none.
     :param name: The connection's name in error texts. Default: its ID.
+    :param get_connection: Returns another connection, for credentials of AWS, Google and Azure.
+    :param on_token: Called with each new access token.
     :raises InvalidArgumentError: A field is wrong. The message names the connection, the field and what is allowed.
     """
     name = name or f"connection {connection.conn_id!r}"
@@ -81,34 +93,13 @@ def read_settings(
         values.setdefault("api_key", connection.password)
     if url := _url(where, connection):
         values.setdefault("base_url", url)
-    if "api_key" not in values:
-        for field, value, variable in _from_environment(where, environment, values.get("base_url")):
-            values.setdefault(field, value)
-            labels[field] = f"{variable} in the environment"
-    return ClientSettings.parse(user_agent=USER_AGENT, labels=labels, **values)
+    reader = Reader(where, name, values, environment, get_connection or _no_connection, is_official, labels)
+    reader.read()
+    return ClientSettings.parse(user_agent=USER_AGENT, on_token=on_token, labels=labels, **values)
 
 
-def _from_environment(where: str, environment: Mapping[str, str], base_url: object) -> Iterator[tuple[str, str, str]]:
-    """Yield settings from the environment: name, value and variable."""
-    variables = {"ANTHROPIC_API_KEY": "x-api-key", "ANTHROPIC_AUTH_TOKEN": "bearer"}
-    variable = next((each for each in variables if environment.get(each)), None)
-    if variable is None:
-        raise InvalidArgumentError(
-            where,
-            "no API key is set. Put it into the password, or set ANTHROPIC_API_KEY in the environment of the workers "
-            "and the triggerer.",
-        )
-    own = environment.get("ANTHROPIC_BASE_URL")
-    if base_url is not None and str(base_url).rstrip("/") != (own or "").rstrip("/"):
-        raise InvalidArgumentError(
-            where,
-            f"host is set, but no API key, and {variable} of the environment belongs to "
-            f"{'ANTHROPIC_BASE_URL' if own else 'https://api.anthropic.com'}. Put the host's key into the password.",
-        )
-    yield "api_key", environment[variable], variable
-    yield "auth_scheme", variables[variable], variable
-    if own:
-        yield "base_url", own, "ANTHROPIC_BASE_URL"
+def _no_connection(conn_id: str) -> Any:
+    raise LookupError(conn_id)
 
 
 def _extra(where: str, text: str | None) -> dict[str, Any]:
@@ -129,7 +120,9 @@ def _values(where: str, extra: dict[str, Any]) -> dict[str, Any]:
             where,
             f"extra has unknown keys: {', '.join(map(repr, unknown))}.{hints} Supported: {', '.join(EXTRA_FIELDS)}.",
         )
-    values = {name: value for name, value in extra.items() if value not in (None, "", {}, [])}
+    federation = dict(federation_of(where, extra))
+    values = {name: value for name, value in extra.items() if value not in (None, "", {}, [])} | federation
+    values.pop("workload_identity", None)
     for name in ("headers", "secret_headers"):
         if isinstance(text := values.get(name), str):
             values[name] = _json(text)
@@ -155,21 +148,17 @@ def _json(text: str) -> Any:
 
 
 def _official_values(where: str, extra: dict[str, Any]) -> dict[str, Any]:
-    platform = str(extra.get("platform") or "anthropic").lower()
-    if platform != "anthropic":
-        raise InvalidArgumentError(
-            where, f"extra.platform is {platform!r}, which is not supported: use a connection of platform 'anthropic'."
-        )
-    if extra.get("workload_identity"):
-        raise InvalidArgumentError(
-            where,
-            "extra.workload_identity is not supported: use a connection with an API key, or with a token and "
-            "auth_scheme 'bearer'.",
-        )
     kwargs = extra.get("anthropic_client_kwargs") or {}
     if not isinstance(kwargs, dict):
         raise InvalidArgumentError(where, "extra.anthropic_client_kwargs must be a JSON object.")
-    return {name: kwargs[key] for key, name in _OFFICIAL_KWARGS.items() if kwargs.get(key) is not None}
+    platform = str(extra.get("platform") or "anthropic").lower()
+    known = _OFFICIAL_AWS_KWARGS if platform == "aws" else _OFFICIAL_KWARGS
+    values = {name: kwargs[key] for key, name in known.items() if kwargs.get(key) is not None}
+    if platform == "aws" and extra.get("aws_region"):
+        values.setdefault("aws_region", extra["aws_region"])
+    if platform == "anthropic":
+        values |= federation_of(where, extra)
+    return values | {"platform": platform}
 
 
 def _url(where: str, connection: ConnectionLike) -> str | None:

@@ -12,6 +12,53 @@ _TEXT = {"type": ["string", "null"]}
 _SECRET = {**_TEXT, "format": "password"}
 #: Key of the extra: label, JSON schema, description.
 FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "platform": (
+        "Platform",
+        {**_TEXT, "enum": ["anthropic", "aws", "google"]},
+        "Who serves the API: anthropic (default), aws (Claude Platform on AWS) or google (Claude on Google Cloud).",
+    ),
+    "federation_rule_id": (
+        "Federation rule ID",
+        _TEXT,
+        "For workload identity, instead of a key: the rule that accepts the identity.",
+    ),
+    "organization_id": ("Organization ID", _TEXT, "For workload identity: the UUID of the organization."),
+    # Airflow hides it in any case, because of its name.
+    "service_account_id": (
+        "Service account ID",
+        _SECRET,
+        "For workload identity: the service account to act as. Default: the rule's.",
+    ),
+    "identity_file": ("Identity token file", _TEXT, "For workload identity: the path of the file with the JWT."),
+    "identity_variable": (
+        "Identity token variable",
+        _TEXT,
+        "Or the environment variable with the JWT.",
+    ),
+    "identity_conn_id": (
+        "Identity token connection",
+        _TEXT,
+        "Or the ID of a Google Cloud or Azure connection that provides the JWT.",
+    ),
+    "identity_audience": (
+        "Identity token audience",
+        _TEXT,
+        "The audience of a JWT from a connection. Default: https://api.anthropic.com.",
+    ),
+    "identity_callable": (
+        "Identity token callable",
+        _TEXT,
+        "Or the import path of a function that returns the JWT.",
+    ),
+    "aws_region": ("AWS region", _TEXT, "For platform aws. Default: the environment's."),
+    "aws_conn_id": ("AWS connection", _TEXT, "For platform aws: an Airflow connection. Default: botocore's own chain."),
+    "gcp_project": ("Google Cloud project", _TEXT, "For platform google. Default: the environment's."),
+    "gcp_location": ("Google Cloud location", _TEXT, "For platform google. Default: global."),
+    "gcp_conn_id": (
+        "Google Cloud connection",
+        _TEXT,
+        "For platform google: an Airflow connection. Default: the application default credentials.",
+    ),
     "auth_scheme": (
         "Auth scheme",
         {**_TEXT, "enum": ["x-api-key", "bearer"]},
@@ -22,7 +69,7 @@ FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "workspace_id": (
         "Workspace ID",
         _TEXT,
-        "The anthropic-workspace-id header, for credentials that span workspaces.",
+        "The workspace, if the credentials are valid for several. Required for aws and google.",
     ),
     "secret_headers": (
         "More headers",

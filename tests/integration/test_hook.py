@@ -259,9 +259,13 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("host query", {"host": "https://api.anthropic.com?a=b"}, ("host", "query")),
     ("two ports", {"host": "https://api.anthropic.com:1", "port": 2}, ("host contains a port", "2")),
     ("key", {"password": "sk ant"}, ("password", "printable ASCII")),
-    ("bedrock", {**OFFICIAL, "extra": {"platform": "bedrock"}}, ("extra.platform", "'bedrock'", "'anthropic'")),
-    ("vertex", {**OFFICIAL, "extra": {"platform": "vertex"}}, ("extra.platform", "'vertex'", "'anthropic'")),
-    ("workload", {**OFFICIAL, "extra": {"workload_identity": {"a": 1}}}, ("extra.workload_identity", "bearer")),
+    (
+        "bedrock",
+        {**OFFICIAL, "extra": {"platform": "bedrock"}},
+        ("extra.platform", "'bedrock'", "aws, google"),
+    ),
+    ("vertex", {**OFFICIAL, "extra": {"platform": "vertex"}}, ("extra.platform", "'vertex'", "aws, google")),
+    ("workload", {**OFFICIAL, "extra": {"workload_identity": {"a": 1}}}, ("extra.workload_identity", "'a'", "scope")),
     (
         "arguments",
         {**OFFICIAL, "extra": {"anthropic_client_kwargs": ["timeout"]}},

@@ -60,16 +60,17 @@ ALLOWED: dict[str, set[str]] = {
 #: What is imported in functions or for type checkers only: it is missing, or costs time, where the room is imported.
 LATER = {
     "emulator": {"uvicorn"},
+    "api": {"botocore", "google"},
     "storage": {"airflow", "fsspec"},
     "results": {"fastjsonschema", "pyarrow"},
     "submission": {"airflow", "genai_prices", "jinja2", "pyarrow"},
-    "hooks": {"wtforms"},
+    "hooks": {"airflow", "botocore", "google", "wtforms"},
     "get_provider_info": {"hooks"},
     "task_groups": {"submission"},
     "pytest_plugin": {"airflow", "sqlalchemy", "_compat", "emulator"},
 }
 #: Packages whose name differs from the name that is imported.
-DISTRIBUTIONS = {"airflow": "apache-airflow", "genai_prices": "genai-prices"}
+DISTRIBUTIONS = {"airflow": "apache-airflow", "genai_prices": "genai-prices", "google": "google-auth"}
 #: Packages that are imported only where they are installed anyway: by pytest, and with Airflow.
 UNDECLARED = {"jinja2", "pytest", "sqlalchemy", "wtforms"}
 #: Words of Airflow's world. A "connection" may be one of the network, but "the connection's" is a setting's.

@@ -158,7 +158,7 @@ class TestTheBaseURL:
         ],
     )
     def test_that_would_send_the_key_in_the_clear_is_refused(self, url):
-        with pytest.raises(InvalidArgumentError, match="would send the key unencrypted"):
+        with pytest.raises(InvalidArgumentError, match="would send the credentials unencrypted"):
             settings(base_url=url)
 
     def test_may_be_plain_http_if_that_is_allowed(self):

@@ -12,6 +12,7 @@ from airflow_provider_batches.get_provider_info import get_provider_info
 from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.hooks.connection import EXTRA_FIELDS
 from airflow_provider_batches.hooks.form import conn_fields
+from airflow_provider_batches.hooks.platforms import FIELDS_OF
 
 try:
     from airflow._shared.secrets_masker import should_hide_value_for_key
@@ -82,12 +83,14 @@ def test_wtforms_itself_takes_the_fields() -> None:
 
 
 def test_the_form_has_the_fields_that_are_read_but_headers_that_airflow_would_show() -> None:
-    assert list(conn_fields()) == [name for name in EXTRA_FIELDS if name != "headers"]
+    assert list(conn_fields()) == [name for name in EXTRA_FIELDS if name not in ("headers", "workload_identity")]
 
 
 def test_what_a_connection_can_hold_is_all_that_the_client_can_be_told() -> None:
-    elsewhere = {"api_key", "base_url", "user_agent", "labels"}
-    assert set(EXTRA_FIELDS) == set(ClientSettings.model_fields) - elsewhere
+    elsewhere = {"api_key", "base_url", "identity", "user_agent", "on_token", "labels"}
+    platforms = {"platform", "workload_identity", *(name for names in FIELDS_OF.values() for name in names)}
+    assert set(EXTRA_FIELDS) - platforms == set(ClientSettings.model_fields) - elsewhere
+    assert platforms <= set(EXTRA_FIELDS)
 
 
 @pytest.mark.parametrize("name", ["secret_headers", pytest.param("proxy", marks=pytest.mark.feature("proxy"))])
@@ -97,7 +100,7 @@ def test_airflow_masks_what_the_form_hides(name: str) -> None:
 
 
 def test_airflow_shows_what_the_form_does_not_hide() -> None:
-    hidden = {"secret_headers", "proxy"}
+    hidden = {"secret_headers", "proxy", "service_account_id"}
     assert {name for name in conn_fields() if should_hide_value_for_key(name)} <= hidden
 
 
@@ -113,7 +116,7 @@ def test_both_forms_say_the_same(widgets: dict[str, Any]) -> None:
 
 def test_both_forms_hide_what_may_hold_a_secret(widgets: dict[str, Any]) -> None:
     hidden = {name for name, field in conn_fields().items() if field["schema"].get("format") == "password"}
-    assert hidden == {"secret_headers", "proxy"}
+    assert hidden == {"secret_headers", "proxy", "service_account_id"}
     assert {name for name, widget in widgets.items() if type(widget).__name__ == "PasswordField"} == hidden
 
 
@@ -132,7 +135,7 @@ def test_a_field_takes_its_kind_of_value(name: str, kind: str, widgets: dict[str
 def test_both_forms_offer_the_same_choices(widgets: dict[str, Any]) -> None:
     choices = {name: field["schema"]["enum"] for name, field in conn_fields().items() if "enum" in field["schema"]}
     assert {name: w.validators[1] for name, w in widgets.items() if len(w.validators) > 1} == choices
-    assert choices == {"auth_scheme": ["x-api-key", "bearer"]}
+    assert choices == {"platform": ["anthropic", "aws", "google"], "auth_scheme": ["x-api-key", "bearer"]}
 
 
 def test_both_forms_treat_airflows_own_fields_the_same() -> None:
