@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -24,6 +25,7 @@ from airflow_provider_batches.api import (
     NotFoundError,
     Throttle,
 )
+from airflow_provider_batches.api.errors import CredentialsError
 from airflow_provider_batches.api.pager import Pager
 from airflow_provider_batches.hooks.connection import read_settings
 from airflow_provider_batches.hooks.form import field_behaviour, widgets
@@ -209,13 +211,15 @@ class BatchesHook(BaseHook):
         self._name = "this connection"
         try:
             page = self.get_conn().page(Pager(1), retries=0, doubt=False).batches()
+        except CredentialsError as error:
+            return False, f"{error} The API server on {socket.gethostname()} ran this test; workers may differ."
         except BatchesError as error:
             return False, str(error)
         except Exception as error:
             # Its text may contain secrets; its class is safe to show.
             return False, f"The connection could not be used: {type(error).__name__}"
         seen = f"the newest batch is {page[0].id}" if page else "there are no batches yet"
-        return True, f"{self.settings.base_url} accepts the key; {seen}."
+        return True, f"{self.settings.base_url} accepts the {'identity' if self.settings.identity else 'key'}; {seen}."
 
 
 def raise_unless_ended(outcome: Outcome) -> None:
