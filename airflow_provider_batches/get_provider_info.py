@@ -53,6 +53,29 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "900",
                     },
+                    "page_enabled": {
+                        "description": "Whether Airflow's UI has the page Message Batches (Airflow 3.1.1+).",
+                        "version_added": __version__,
+                        "type": "boolean",
+                        "example": None,
+                        "default": "True",
+                    },
+                    "conn_ids": {
+                        "description": "Connections to offer on the page besides those in the database, separated by "
+                        "commas: those of the environment or a secrets backend.",
+                        "version_added": __version__,
+                        "type": "string",
+                        "example": "anthropic_default,anthropic_research",
+                        "default": "anthropic_default",
+                    },
+                    "teardown_dag_id": {
+                        "description": "The DAG that the page triggers to cancel or tear down batches. It accepts the "
+                        "params of the example DAG teardown_selected.",
+                        "version_added": __version__,
+                        "type": "string",
+                        "example": None,
+                        "default": "teardown_selected",
+                    },
                 },
             }
         },
