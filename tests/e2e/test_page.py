@@ -87,6 +87,24 @@ def test_it_is_dark_if_airflow_is(page: Page, batches: dict[str, str], shot: Sho
     shot("page-dark")
 
 
+def test_a_batch_leads_to_the_task_that_created_it_and_back(
+    page: Page, batches: dict[str, str], airflow: RealAirflow, api: Emulator, shot: Shot
+) -> None:
+    airflow.api("PATCH", "/dags/submit_pipeline", json={"is_paused": False})
+    run_id = airflow.trigger_dag("submit_pipeline", {})
+    airflow.wait_for_task("submit_pipeline", run_id, "wait", "deferred")
+    (batch_id,) = airflow.xcom("submit_pipeline", run_id, "submit")
+    frame = open_page(page)
+    row(frame, batch_id).get_by_role("link", name="submit_pipeline.submit").click()
+    page.wait_for_url(re.compile(r"/dags/submit_pipeline/runs/.*/tasks/submit"))
+    page.get_by_role("link", name="Message Batches").click()
+    expect(row(page.frame_locator("iframe"), batch_id)).to_contain_text("In progress")
+    expect(page.frame_locator("iframe").get_by_role("alert")).to_be_hidden()
+    shot("page-tab")
+    airflow.api("PATCH", f"/dags/submit_pipeline/dagRuns/{run_id}", json={"state": "failed"})
+    airflow.wait_for_task("submit_pipeline", run_id, "tear_down", "success", timeout=240)
+
+
 def test_filters_and_narrow_windows(page: Page, batches: dict[str, str], shot: Shot) -> None:
     frame = open_page(page)
     frame.get_by_label("State").select_option("ended")
@@ -98,7 +116,10 @@ def test_filters_and_narrow_windows(page: Page, batches: dict[str, str], shot: S
     expect(frame.get_by_text("No loaded batch matches.")).to_be_visible()
     frame.get_by_label("Search").fill("")
     page.set_viewport_size({"width": 420, "height": 800})
-    expect(row(frame, batches["old"])).to_contain_text("Results until")
+    # Each row is a card whose cells have labels.
+    expect(frame.locator("thead")).to_be_hidden()
+    cell = row(frame, batches["old"]).locator("td[data-label='Results until']")
+    assert "Results until" in cell.evaluate("each => getComputedStyle(each, '::before').content")
     shot("page-narrow")
     page.set_viewport_size({"width": 1280, "height": 800})
 
@@ -211,7 +232,6 @@ def test_the_tab_of_a_task_shows_its_batches(
     frame = page.frame_locator("iframe")
 
     expect(frame.get_by_text(f"Not found, most likely deleted: {batches['costly']}")).to_be_visible()
-    shot("page-tab")
     page.goto(f"/dags/teardown_selected/runs/{run_id}/tasks/choose")
     page.get_by_role("link", name="Message Batches").click()
     expect(page.frame_locator("iframe").get_by_text("This task has no message batches, or none yet.")).to_be_visible()

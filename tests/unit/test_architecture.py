@@ -54,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "sensors": {"airflow", "_compat", "api", "_arguments", "_on_kill", "waiting", "hooks", "triggers", "_base"},
     "task_groups": {"airflow", "_arguments", "hooks", "operators", "sensors"},
+    "page": {"airflow", "fastapi", "sqlalchemy", "_compat", "api", "hooks"},
     "get_provider_info": {"version"},
     "pytest_plugin": {"pytest"},
 }
@@ -72,7 +73,7 @@ LATER = {
 #: Packages whose name differs from the name that is imported.
 DISTRIBUTIONS = {"airflow": "apache-airflow", "genai_prices": "genai-prices", "google": "google-auth"}
 #: Packages that are imported only where they are installed anyway: by pytest, and with Airflow.
-UNDECLARED = {"jinja2", "pytest", "sqlalchemy", "wtforms"}
+UNDECLARED = {"fastapi", "jinja2", "pytest", "sqlalchemy", "wtforms"}
 #: Words of Airflow's world. A "connection" may be one of the network, but "the connection's" is a setting's.
 AIRFLOWS_WORDS = re.compile(
     r"\b(airflow|dags?|sensors?|operators?|triggers?|triggerers?|xcoms?|conn_id|the connection's)\b|\.expand\(",

@@ -10,6 +10,8 @@ const $ = (id) => document.getElementById(id);
 const own = new URL(location.href).searchParams;
 /** On the tab of a task instance, the page shows that task's batches only. */
 const task = own.has("dag_id") ? Object.fromEntries(["dag_id", "run_id", "task_id", "map_index"].map((name) => [name, own.get(name)])) : null;
+// Airflow leaves the placeholder in place if the task is not mapped.
+if (task && !/^-?\d+$/.test(task.map_index)) task.map_index = -1;
 const state = { batches: [], hasMore: false, selected: new Set(), runs: new Map(), dag: { id: "", why: "" }, folder: "" };
 
 const TEXTS = {
@@ -41,7 +43,7 @@ async function start() {
   openLinksInAirflow();
   if (task) {
     for (const id of ["controls", "totals"]) $(id).hidden = true;
-    document.querySelector(".choose").textContent = "";
+    document.querySelector("table").classList.add("of-task");
     return load();
   }
   const { conn_ids, teardown } = await request("api/connections");

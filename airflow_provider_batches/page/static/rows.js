@@ -40,7 +40,8 @@ function requests(batch) {
     return [bar(found.map((name) => [name, counts[name] / total]), text), element("div", { className: "small" }, text)];
   }
   const age = Math.max(0, Math.min(1, (Date.now() - new Date(batch.created_at)) / DAY));
-  const text = batch.created_at ? `${Math.floor(24 * age)} of at most 24 hours` : "age unknown";
+  const since = age < 1 / 24 ? `${Math.floor(24 * 60 * age)} minutes` : `${Math.floor(24 * age)}`;
+  const text = batch.created_at ? `${since} of at most 24 hours` : "age unknown";
   const size = total ? `${total.toLocaleString()} requests, ` : "";
   return [bar([["age", age]], text), element("div", { className: "small" }, `${size}${text}`)];
 }
@@ -91,7 +92,7 @@ export function row(batch, { selected, onSelect, runs }) {
     ["State", element("span", { className: `state ${batch.processing_status}` }, name)],
     ["Requests", ...requests(batch)],
     ["Created", moment(batch.created_at)],
-    ["Ends", ended],
+    ["Ended or expires", ended],
     ["Results until", results(batch)],
     ["Created by", by ? element("a", { href: taskLink(by) }, `${by.dag_id}.${by.task_id}`) : ""],
     ["Teardown", ...teardown(runs)],

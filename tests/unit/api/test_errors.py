@@ -32,6 +32,7 @@ from airflow_provider_batches.api.errors import (
 )
 from airflow_provider_batches.api.evidence import Evidence, Proof
 from airflow_provider_batches.api.models import MessageBatch
+from airflow_provider_batches.page import reader  # noqa: F401 - its errors are among the subclasses
 from airflow_provider_batches.results import saving  # noqa: F401 - its errors are among the subclasses
 
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__]
