@@ -51,6 +51,7 @@ class RealAirflow:
         administrator's password.
     :param log: Called with each line of progress.
     :param start_timeout: Seconds until all components must be healthy.
+    :param base_path: Path of the UI and the API, as behind a proxy that serves several applications.
     """
 
     #: The components to start, and the arguments of `airflow` for each.
@@ -64,6 +65,7 @@ class RealAirflow:
         roles: Sequence[str] = (),
         log: Callable[[str], None] = lambda line: None,
         start_timeout: float = 180,
+        base_path: str = "",
     ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="airflow-"))
         self.username = "admin"
@@ -75,7 +77,7 @@ class RealAirflow:
         self._start_timeout = start_timeout
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._port, self._worker_log_port, self._trigger_log_port = free_ports(3)
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.url = f"http://127.0.0.1:{self._port}{base_path}"
         self._client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 
     def __enter__(self) -> Self:
