@@ -68,3 +68,19 @@ def register(name: str, environment: Environment) -> None:
 
 for each in ENVIRONMENTS.items():
     register(*each)
+
+
+def register_page(name: str, environment: Environment, *packages: str, auth: str = "simple") -> None:
+    """Make the session that drives the page in Airflow's UI in an environment; requires Chromium."""
+
+    @nox.session(name=f"page-{name}", python=environment.python)
+    def page(session: nox.Session) -> None:
+        install(session, environment)
+        session.run(*INSTALL, LAST_DAY, "--group", "e2e", *packages)
+        session.env["E2E_AUTH"] = auth
+        session.run("python", "-m", "pytest", "tests/e2e/test_page.py", *session.posargs)
+
+
+for version in ("3.1.8", "3.2.2"):
+    register_page(version, ENVIRONMENTS[f"airflow-{version}"])
+register_page("fab", ENVIRONMENTS["airflow-3.3.2"], "apache-airflow-providers-fab", auth="fab")

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,8 +53,33 @@ def airflow(chromium: str, api: Emulator, tmp_path_factory: pytest.TempPathFacto
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "AIRFLOW_CONN_ANTHROPIC_ENV": json.dumps(connection),
     }
-    with RealAirflow(dags_folder=dags, env=env, roles=("viewer", "user", "op"), log=print) as airflow:
+    kind = FabAirflow if os.environ.get("E2E_AUTH") == "fab" else RealAirflow
+    with kind(dags_folder=dags, env=env, roles=("viewer", "user", "op"), log=print) as airflow:
         yield airflow
+
+
+class FabAirflow(RealAirflow):
+    """An Airflow whose users are those of the FAB auth manager."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of all components."""
+        manager = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+        return {**super().env, "AIRFLOW__CORE__AUTH_MANAGER": manager}
+
+    def _migrate(self) -> None:
+        super()._migrate()
+        for name, role in self._users.items():
+            who = ("--username", name, "--role", role.capitalize(), "--password", self.password)
+            about = ("--firstname", name, "--lastname", name, "--email", f"{name}@example.com")
+            command = [sys.executable, "-m", "airflow", "users", "create", *who, *about]
+            subprocess.run(command, env=self.env, cwd=self.home, check=True, capture_output=True)
+
+
+def log_in(context: BrowserContext, airflow: RealAirflow, username: str) -> None:
+    """Log a browser in, as the login page of each auth manager does: with a cookie."""
+    token = airflow.authorization(username).removeprefix("Bearer ")
+    context.add_cookies([{"name": "_token", "value": token, "url": airflow.url}])
 
 
 @pytest.fixture
@@ -81,13 +108,16 @@ def context(browser: Browser, airflow: RealAirflow) -> Iterator[BrowserContext]:
     context = browser.new_context(base_url=airflow.url, viewport={"width": 1280, "height": 800}, timezone_id="UTC")
     context.set_default_timeout(PATIENCE)
     context.route(f"{CONSOLE_URL.format('default')}**", lambda route: route.fulfill(body="<h1>The console</h1>"))
-    page = context.new_page()
-    page.goto("/")
-    page.get_by_label("Username").fill(airflow.username)
-    page.locator("input[name=password]").fill(airflow.password)
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(re.compile(rf"{re.escape(airflow.url)}/$"))
-    page.close()
+    if isinstance(airflow, FabAirflow):
+        log_in(context, airflow, airflow.username)
+    else:
+        page = context.new_page()
+        page.goto("/")
+        page.get_by_label("Username").fill(airflow.username)
+        page.locator("input[name=password]").fill(airflow.password)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(re.compile(rf"{re.escape(airflow.url)}/$"))
+        page.close()
     yield context
     context.close()
 

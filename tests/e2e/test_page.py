@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, FrameLocator, Locator, 
 from airflow_provider_batches.emulator import Emulator, Fault
 from scripts.real_airflow import RealAirflow
 from tests.canary import found_in
+from tests.e2e.conftest import log_in
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.usefixtures("default_connection")]
 
@@ -206,6 +207,39 @@ def test_an_api_that_is_down_is_named_and_the_table_stays(
     expect(notice).to_be_hidden()
 
 
+def test_texts_of_others_are_texts(page: Page, batches: dict[str, str], airflow: RealAirflow, api: Emulator) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    with Emulator() as other:
+        other.add_batch(id=hostile, status="ended")
+        connection = {**json.loads(other.connection_json), "connection_id": "anthropic_hostile"}
+        airflow.api("POST", "/connections", json=connection)
+        frame = open_page(page, "?conn_id=anthropic_hostile")
+        frame.get_by_label("Connection").select_option("anthropic_hostile")
+        expect(row(frame, hostile)).to_be_visible()
+        frame.get_by_label(f"Select {hostile}").check()
+        frame.get_by_role("button", name="Tear down…").click()
+        expect(frame.get_by_role("dialog")).to_contain_text(hostile)
+        frame.get_by_role("button", name="Keep").click()
+        page.wait_for_timeout(5500)
+        other.fault(Fault("list", times=None, status=400, message=hostile))
+        frame.get_by_role("button", name="Refresh").click()
+        expect(frame.get_by_role("alert")).to_contain_text(hostile)
+        airflow.api("DELETE", "/connections/anthropic_hostile")
+
+    assert frame.locator("img").count() == 0
+    assert dialogs == []
+
+
+def test_times_are_in_the_time_zone_of_airflows_ui(page: Page, batches: dict[str, str]) -> None:
+    page.goto("/")
+    page.evaluate("localStorage.setItem('timezone', JSON.stringify('Asia/Tokyo'))")
+    frame = open_page(page)
+    expect(row(frame, batches["costly"]).locator("time").first).to_have_attribute("title", re.compile(r"GMT\+9"))
+    page.evaluate("localStorage.removeItem('timezone')")
+
+
 def test_10000_batches_load_a_page_at_a_time(page: Page, batches: dict[str, str], airflow: RealAirflow) -> None:
     with Emulator() as many:
         ids = [many.add_batch(1, status="ended", age_seconds=60.0 + number) for number in range(10_000)]
@@ -244,12 +278,8 @@ def as_role(browser: Browser, airflow: RealAirflow) -> Iterator[Callable[[str], 
     def login(role: str) -> Page:
         context = browser.new_context(base_url=airflow.url)
         contexts.append(context)
+        log_in(context, airflow, role)
         page = context.new_page()
-        page.goto("/")
-        page.get_by_label("Username").fill(role)
-        page.locator("input[name=password]").fill(airflow.password)
-        page.get_by_role("button", name="Sign in").click()
-        page.wait_for_url(re.compile(rf"{re.escape(airflow.url)}/$"))
         return page
 
     yield login
