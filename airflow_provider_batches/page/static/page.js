@@ -7,7 +7,8 @@ const REFRESH_SECONDS = 15;
 const PAGE_SIZE = 100;
 const MOST_SELECTED = 1024;
 const $ = (id) => document.getElementById(id);
-const own = new URL(location.href).searchParams;
+// Airflow 3.1 does not encode the `+` in run IDs.
+const own = new URL(location.href.replaceAll("+", "%2B")).searchParams;
 /** On the tab of a task instance, the page shows that task's batches only. */
 const task = own.has("dag_id") ? Object.fromEntries(["dag_id", "run_id", "task_id", "map_index"].map((name) => [name, own.get(name)])) : null;
 // Airflow leaves the placeholder in place if the task is not mapped.
