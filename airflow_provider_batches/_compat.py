@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow import __version__
 from airflow.sdk import Variable
+from asgiref.sync import sync_to_async
 
 try:  # 3.1+
     from airflow.sdk import BaseHook as BaseHook
@@ -62,6 +63,39 @@ def dag_bag(folder: str) -> Any:
     except ImportError:  # before 3.2
         from airflow.models.dagbag import DagBag
     return DagBag(folder)
+
+
+try:  # 3.3+
+    from airflow.triggers.shared_stream import SharedStreamProducer as SharedStreamProducer
+except ImportError:  # 3.0 to 3.2
+    SharedStreamProducer: Any = None
+
+
+class EventMemory:
+    """Stores one JSON value of a trigger that fires events: in the asset's state store, or before Airflow 3.3 in a
+    Variable.
+    """
+
+    def __init__(self, trigger: Any, name: str) -> None:
+        self._store = getattr(trigger, "asset_state_store", None)
+        self._name = name
+
+    async def get(self) -> Any:
+        """Return the value; None if it is not stored."""
+        if self._store is None:
+            return await sync_to_async(Variable.get)(self._name, default=None, deserialize_json=True)
+        if hasattr(self._store, "aget"):
+            return await self._store.aget(self._name)
+        return await sync_to_async(self._store.get)(self._name)
+
+    async def set(self, value: Any) -> None:
+        """Store the value."""
+        if self._store is None:
+            await sync_to_async(Variable.set)(self._name, value, serialize_json=True)
+        elif hasattr(self._store, "aset"):
+            await self._store.aset(self._name, value)
+        else:
+            await sync_to_async(self._store.set)(self._name, value)
 
 
 class TaskMemory:

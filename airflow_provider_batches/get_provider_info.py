@@ -32,7 +32,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": modules("hooks.batches"),
         "operators": modules("operators.batches", "operators.results", "operators.submit", "operators.teardown"),
         "sensors": modules("sensors.batches"),
-        "triggers": modules("triggers.batches"),
+        "triggers": modules("triggers.batches", "triggers.events"),
         "config": {
             "message_batches": {
                 "description": "Message batches of Anthropic's API.",

@@ -25,6 +25,7 @@ CLASSES = (
     "operators.batches.ListBatchesOperator",
     "hooks.batches.BatchesHook",
     "triggers.batches.BatchEndedTrigger",
+    "triggers.events.BatchesEndedTrigger",
 )
 METHODS = (
     "create_batch",

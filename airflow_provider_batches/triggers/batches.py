@@ -6,8 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -34,6 +34,20 @@ KILL_SECONDS = 20.0
 #: Running work of `on_kill`, which continues if Airflow stops waiting for it.
 _kills: set[asyncio.Future[None]] = set()
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = WeakKeyDictionary()
+
+
+@contextmanager
+def poller_of(conn_id: str) -> Iterator[Poller]:
+    """Return the poller that all triggers of a connection in this event loop share."""
+    pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
+    if conn_id not in pollers:
+        pollers[conn_id] = Poller(lambda: BatchesHook(conn_id).aget_conn())
+    poller = pollers[conn_id]
+    try:
+        yield poller
+    finally:
+        if not poller.busy and pollers.get(conn_id) is poller:
+            del pollers[conn_id]
 
 
 @dataclass(eq=False, repr=False)
@@ -121,17 +135,10 @@ class BatchEndedTrigger(BaseTrigger):
         return math.ceil((time.time() + self._quiet_seconds()) / grid) * grid
 
     async def _outcome(self) -> Outcome:
-        waits, conn_id = self._waits(), self.conn_id
+        waits = self._waits()
         # No await between finding the poller and joining it, or it could be dropped meanwhile.
-        pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
-        if conn_id not in pollers:
-            pollers[conn_id] = Poller(lambda: BatchesHook(conn_id).aget_conn())
-        poller = pollers[conn_id]
-        try:
+        with poller_of(self.conn_id) as poller:
             outcomes = await poller.wait(waits, self._first_poll(), log.info, self._gives_up)
-        finally:
-            if not poller.busy and pollers.get(conn_id) is poller:
-                del pollers[conn_id]
         if [wait.batch_id for wait in waits] == [self.batch_id]:
             return outcomes[0]
         return combine([wait.batch_id for wait in waits], outcomes, ignore_if_missing=self.ignore_if_missing)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from itertools import chain
 from typing import Any
 
 from airflow_provider_batches.api import APIConnectionError, AsyncBatchesClient, InvalidArgumentError
@@ -15,6 +16,7 @@ from airflow_provider_batches.waiting.outcome import Outcome
 from airflow_provider_batches.waiting.pending import PendingWait
 from airflow_provider_batches.waiting.reader import Reader
 from airflow_provider_batches.waiting.wait import Wait
+from airflow_provider_batches.waiting.watch import Watch
 
 #: Consecutive failures of the list after which each batch is retrieved.
 LIST_FAILURES = 3
@@ -29,6 +31,9 @@ LATE = 30.0
 SHARED_FAILURE = 1.0
 #: Seconds for which opening the client is retried for waits that have not seen their batches.
 UNSEEN_SECONDS = 60.0
+
+#: Clients that are being closed.
+_closing: set[asyncio.Future[None]] = set()
 
 
 class Poller:
@@ -47,6 +52,7 @@ class Poller:
         self._client: AsyncBatchesClient | None = None
         self._task: asyncio.Task[None] | None = None
         self._pending: set[PendingWait] = set()
+        self._watches: set[Watch] = set()
         self._wake = asyncio.Event()
         self._sleeps_until = 0.0
         self._failure: Exception | None = None
@@ -54,8 +60,24 @@ class Poller:
 
     @property
     def busy(self) -> bool:
-        """Whether there are waits."""
-        return bool(self._pending)
+        """Whether there are waits or watches."""
+        return bool(self._pending or self._watches)
+
+    @asynccontextmanager
+    async def watching(self, watch: Watch) -> AsyncIterator[None]:
+        """Let a watch see the batches that end, until the context ends.
+
+        :raises Exception: The client could not be opened.
+        """
+        self._watches.add(watch)
+        try:
+            await self._start()
+            self._wake.set()
+            yield
+        finally:
+            self._watches.discard(watch)
+            self._pending.difference_update(watch.waits)
+            await self._stop()
 
     async def wait(
         self,
@@ -107,7 +129,7 @@ class Poller:
                 if self._failure and time.time() < self._failed_until:
                     raise self._failure.with_traceback(None)
                 try:
-                    self._client = await self._open_client()
+                    self._client = await self._open()
                 except Exception as error:
                     self._failure, self._failed_until = error, time.time() + SHARED_FAILURE
                     raise
@@ -115,6 +137,18 @@ class Poller:
                 run = self._run(Reader(self._client, self._list_failures))
                 self._task = contextvars.Context().run(asyncio.create_task, run)
             return self._client
+
+    async def _open(self) -> AsyncBatchesClient:
+        """Open the client, even if the wait that began it is canceled.
+
+        Canceling the lookup of the connection in a triggerer of Airflow 3.1 would end that triggerer.
+        """
+        opening = asyncio.ensure_future(self._open_client())
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close)
+            raise
 
     async def _start_for(self, waits: Sequence[Wait], log: Callable[[str], Any]) -> AsyncBatchesClient:
         """Start, and retry on failure, because a secrets backend that holds the connection may be down."""
@@ -140,7 +174,7 @@ class Poller:
 
     async def _stop(self) -> None:
         async with self._lock:
-            if not self._pending:
+            if not self.busy:
                 await self._end()
 
     async def _end(self) -> None:
@@ -155,13 +189,23 @@ class Poller:
 
     async def _run(self, reader: Reader) -> None:
         try:
-            while self._pending:
-                await self._sleep_until(min(each.due for each in self._pending))
-                await reader.poll(self._pending)
+            while self.busy:
+                waits, watches = (each.due for each in self._pending), (each.due for each in self._watches)
+                await self._sleep_until(min(chain(waits, watches)))
+                await reader.poll(self._pending, self._watches)
+                for watch in self._watches:
+                    watch.end_cycle()
+                    self._pending.update(watch.joining)
+                    watch.joining.clear()
+                if self._watches:
+                    # Their waits have nobody else who removes them.
+                    self._pending = {each for each in self._pending if not each.outcome.done()}
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             # A bug must not make waits hang.
+            for watch in self._watches:
+                watch.end(error)
             for each in self._pending:
                 each.end(error)
 
@@ -175,6 +219,14 @@ class Poller:
         finally:
             alarm.cancel()
         self._sleeps_until = 0.0
+
+
+def _close(opening: asyncio.Future[AsyncBatchesClient]) -> None:
+    """Close a client that nobody waits for any more."""
+    if not opening.cancelled() and not opening.exception():
+        closing = asyncio.ensure_future(opening.result().aclose())
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
 
 
 def _expire(pending: list[PendingWait]) -> None:

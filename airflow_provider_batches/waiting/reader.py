@@ -7,17 +7,18 @@ import logging
 import random
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_batches.api import AsyncBatchesClient, BatchesError, InvalidResponseError, MessageBatch
 from airflow_provider_batches.api.evidence import Proof
 from airflow_provider_batches.api.flows import listed_but_not_found
-from airflow_provider_batches.api.models import read_batch
+from airflow_provider_batches.api.models import read_batch, read_time
 from airflow_provider_batches.api.pager import Pager
 from airflow_provider_batches.waiting.pages import Pages, worth_a_page
 from airflow_provider_batches.waiting.pending import PendingWait
+from airflow_provider_batches.waiting.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -50,27 +51,37 @@ class Reader:
         #: The last 429, for waits that time out while all calls are held.
         self._held_by: BatchesError | None = None
 
-    async def poll(self, pending: Collection[PendingWait]) -> None:
-        """Run one cycle: poll each wait that is due."""
+    async def poll(self, pending: Collection[PendingWait], watches: Collection[Watch] = ()) -> None:
+        """Run one cycle: poll each wait that is due, and look for batches that have ended."""
         now, hold = time.time(), self._client.throttle.hold_seconds
         due = [each for each in pending if each.due <= now and not each.outcome.done()]
+        looking = [watch for watch in watches if watch.due <= now]
         if hold and self._held_by:
             for each in due:
                 each.postpone(now + hold, self._held_by)
+            for watch in looking:
+                watch.due = now + hold
             return
-        if not due:
+        if not due and not looking:
             return
+        # A look that is due soon shares the pages of this cycle.
+        looking = [watch for watch in watches if watch.due <= now + watch.interval / 2]
         everyone, by_id = list(pending), defaultdict(list)
         for each in everyone:
             by_id[each.wait.batch_id].append(each)
         left = {each.wait.batch_id: each.wait.created_at for each in everyone if each.early <= now}
         try:
             if self._lists_from <= now:
-                await self._read_pages(by_id, left, due)
+                await self._read_pages(by_id, left, due, looking)
+            else:
+                for watch in looking:
+                    watch.due = self._lists_from
             await self._retrieve_each(by_id, [each for each in due if each.due <= now])
             await self._confirm([each for each in everyone if each.unconfirmed and not each.outcome.done()])
         except BatchesError as error:
             # The error affects the connection, not one batch.
+            for watch in looking:
+                watch.failed(error)
             if error.evidence.proof is Proof.RATE_LIMIT:
                 self._held_by = error
                 log.warning("Polling is paused for %d waits. %s", len(everyone), error)
@@ -79,18 +90,34 @@ class Reader:
                 await _deliver(error, due)
 
     async def _read_pages(
-        self, by_id: Mapping[str, list[PendingWait]], left: dict[str, float | None], due: list[PendingWait]
+        self,
+        by_id: Mapping[str, list[PendingWait]],
+        left: dict[str, float | None],
+        due: list[PendingWait],
+        looking: Sequence[Watch] = (),
     ) -> None:
-        """Deliver answers from the list while that takes fewer requests than retrievals.
+        """Deliver answers from the list while that takes fewer requests than retrievals, or a watch needs a page.
 
         :param left: The batches to find, and when they were created.
         """
         pager, most, fruitless = Pager(), len(left), 0
-        while not pager.ended and pager.number < most and self._is_worth_a_page(left.values(), pager.number, fruitless):
+        seen: list[dict[str, Any]] = []
+        known_since = min((watch.known_since for watch in looking), default=float("inf"))
+        read_to = float("inf")
+        while not pager.ended and (
+            read_to > known_since
+            or (pager.number < most and self._is_worth_a_page(left.values(), pager.number, fruitless))
+        ):
             try:
                 page = await self._client.page(pager, retries=0)
             except BatchesError as error:
+                for watch in looking:
+                    watch.failed(error)
                 return await self._list_failed(error, due)
+            if read_to > known_since:
+                seen += page.data
+                last = read_time(page.data[-1].get("created_at")) if page.data else None
+                read_to = last.timestamp() if last else read_to
             before = len(left)
             for index, raw in enumerate(page.data):
                 if waiting := by_id.get(str(raw.get("id"))):
@@ -104,6 +131,8 @@ class Reader:
             fruitless = fruitless + 1 if len(left) == before else 0
         if pager.number:
             self._list_failures = 0
+        for watch in looking:
+            await watch.take(seen)
 
     def _is_worth_a_page(self, created: Collection[float | None], number: int, fruitless: int) -> bool:
         # A batch of unknown age is expected on the next page, until the limit of fruitless pages is reached.

@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
     "emulator": set(),
     "api": {"httpx", "pydantic"},
-    "_compat": {"airflow"},
+    "_compat": {"airflow", "asgiref"},
     "_arguments": {"api"},
     "waiting": {"api"},
     "storage": {"api", "_arguments"},
@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "hooks": {"asgiref", "version", "_compat", "api", "_arguments", "waiting"},
     "links": {"airflow"},
     "_on_kill": {"_compat", "api"},
-    "triggers": {"airflow", "api", "_arguments", "_on_kill", "waiting", "hooks"},
+    "triggers": {"airflow", "_compat", "api", "_arguments", "_on_kill", "waiting", "hooks"},
     "_base": {"airflow", "_compat", "api", "waiting", "hooks", "links", "triggers"},
     "operators": {
         *(

@@ -446,3 +446,23 @@ async def test_a_wait_takes_two_kilobytes_at_most() -> None:
     assert size < 2048
     assert not hasattr(pending, "__dict__")
     assert not hasattr(pending.wait, "__dict__")
+
+
+async def test_a_canceled_wait_does_not_interrupt_the_opening_of_the_client() -> None:
+    life, opened = Life(), asyncio.Event()
+
+    async def open_slowly() -> Any:
+        await asyncio.sleep(0.05)
+        opened.set()
+        return await life.open()
+
+    life.poller._open_client = open_slowly
+    waiting = life.wait(1)
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await asyncio.wait_for(opened.wait(), 5)
+    await asyncio.sleep(0.05)
+
+    assert life.client.closed
+    assert not life.poller.busy
