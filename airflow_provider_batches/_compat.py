@@ -65,10 +65,13 @@ def dag_bag(folder: str) -> Any:
     return DagBag(folder)
 
 
-try:  # 3.3+
-    from airflow.triggers.shared_stream import SharedStreamProducer as SharedStreamProducer
-except ImportError:  # 3.0 to 3.2
-    SharedStreamProducer: Any = None
+def shared_stream_producer() -> Any:
+    """Return Airflow's SharedStreamProducer; before 3.3, None. Not imported above, since hooks do without it."""
+    try:
+        from airflow.triggers.shared_stream import SharedStreamProducer
+    except ImportError:
+        return None
+    return SharedStreamProducer
 
 
 class EventMemory:

@@ -14,13 +14,16 @@ from typing import Any
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_batches._arguments import read_seconds
-from airflow_provider_batches._compat import EventMemory, SharedStreamProducer
+from airflow_provider_batches._compat import EventMemory, shared_stream_producer
 from airflow_provider_batches.api import InvalidArgumentError, MessageBatch
 from airflow_provider_batches.triggers.batches import poller_of
 from airflow_provider_batches.waiting.cursor import Cursor
 from airflow_provider_batches.waiting.watch import LIFE, Watch
 
 log = logging.getLogger(__name__)
+
+#: None before Airflow 3.3.
+SharedStreamProducer: Any = shared_stream_producer()
 
 #: An event names each batch with its times and counts, up to so many batches; beyond, their IDs only.
 MAX_DETAILED = 1000

@@ -18,7 +18,7 @@ import pytest
 
 from airflow_provider_batches.emulator import Emulator
 from airflow_provider_batches.emulator import Fault as EmulatorFault
-from airflow_provider_batches.emulator.app import _route
+from airflow_provider_batches.emulator.routes import route
 from tests.integration.reliability.clock import Clock
 from tests.integration.reliability.matrix import A_DATE, GONE, LASTING, ONCE, RETRY_AFTER, ROWS, Fault, Row, Term
 
@@ -141,7 +141,7 @@ class Stage:
     def _before(self, request: httpx.Request) -> bool:
         """Count a request and inject the next fault into it; return whether it has a fault."""
         self.clock.sleep(REQUEST)
-        endpoint, _ = _route(request.method, request.url.path)
+        endpoint, _ = route(request.method, request.url.path)
         own = endpoint in self._endpoints
         # Otherwise, the pauses of other threads would end before the fault has begun.
         with self.clock.stopped:
