@@ -17,7 +17,7 @@ from airflow_provider_batches._arguments import read_seconds
 from airflow_provider_batches._compat import EventMemory, shared_stream_producer
 from airflow_provider_batches.api import InvalidArgumentError, MessageBatch
 from airflow_provider_batches.triggers.batches import poller_of
-from airflow_provider_batches.waiting.cursor import Cursor
+from airflow_provider_batches.waiting.cursor import OVERLAP, Cursor
 from airflow_provider_batches.waiting.watch import LIFE, Watch
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,8 @@ class BatchesEndedTrigger(BaseEventTrigger):
         """Return the stored cursor, or store the first one."""
         cursor = Cursor.load(await memory.get())
         if cursor is None:
-            cursor = Cursor(time.time() - self.look_back)
+            # `news` looks OVERLAP seconds further back, where nothing counts yet.
+            cursor = Cursor(time.time() - self.look_back + OVERLAP)
             await memory.set(cursor.dump())
         return cursor
 

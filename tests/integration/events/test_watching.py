@@ -118,6 +118,20 @@ async def test_a_batch_that_ends_is_an_event_and_those_that_ended_before_are_non
     assert set(batch) == {"id", "created_at", "ended_at", "request_counts"}
 
 
+async def test_an_end_shortly_before_the_first_start_does_not_count(
+    watch: Callable[..., Watcher], batches_emulator: Emulator
+) -> None:
+    before = batches_emulator.add_batch(status="ended", age_seconds=3660)
+    after = batches_emulator.add_batch(1, status="in_progress", batch_seconds=30)
+    watcher = watch()
+    await looked(batches_emulator)
+    batches_emulator.clock.advance(40)
+    await watcher.until(lambda: watcher.ids)
+    await looked(batches_emulator)
+
+    assert (watcher.ids, before in watcher.ids) == ([after], False)
+
+
 async def test_ends_before_the_first_start_count_if_asked_for(
     watch: Callable[..., Watcher], batches_emulator: Emulator
 ) -> None:
