@@ -17,7 +17,7 @@ from airflow_provider_batches.results.merging import Merge
 from airflow_provider_batches.results.saving import Saver
 from airflow_provider_batches.storage.folder import Folder
 from airflow_provider_batches.storage.uris import check_uri
-from airflow_provider_batches.submission.cost import Prices, read_dollars, read_prices, spent
+from airflow_provider_batches.submission.cost import Prices, read_estimated_cost, read_prices, spent
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -168,12 +168,12 @@ class MergeBatchResultsOperator(BaseOperator):
         self.prices = read_prices(prices)
         self.estimated_cost: Any = estimated_cost
         if not is_template(estimated_cost):
-            read_dollars("estimated_cost", estimated_cost)
+            read_estimated_cost(estimated_cost)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Merge the results."""
         with airflow_errors():
-            estimated_cost = read_dollars("estimated_cost", self.estimated_cost)
+            estimated_cost = read_estimated_cost(self.estimated_cost)
             fits = compile_schema(self.schema)
             merge = Merge(self.rows, self.path, fits, self.prefix, self.is_tagged, self.retries_request)
             merged = merge.run(self.results)

@@ -34,7 +34,7 @@ from airflow_provider_batches.hooks.batches import (
 )
 from airflow_provider_batches.storage.folder import Folder
 from airflow_provider_batches.storage.uris import check_uri
-from airflow_provider_batches.submission.cost import Prices, estimate, read_dollars, read_prices
+from airflow_provider_batches.submission.cost import Prices, estimate, read_max_cost, read_prices
 from airflow_provider_batches.submission.doubt import SETTLE_SECONDS
 from airflow_provider_batches.submission.job import Pending, Submission, UndecidedError
 from airflow_provider_batches.submission.ledger import Ledger, Plan, Summary
@@ -146,7 +146,7 @@ class SubmitBatchesOperator(BatchesOperator):
         self.max_requests_total = (
             None if max_requests_total is None else read_count("max_requests_total", max_requests_total)
         )
-        self.max_cost = read_dollars("max_cost", max_cost)
+        self.max_cost = read_max_cost(max_cost)
         self.prices = read_prices(prices)
         self.on_empty = read_choice("on_empty", on_empty, "skip", "fail")
         self.on_doubt = read_choice("on_doubt", on_doubt, "wait", "fail")

@@ -54,8 +54,17 @@ def read_prices(prices: object) -> Prices | None:
     return prices
 
 
-def read_dollars(name: str, value: object) -> float | None:
-    """Return a checked number of dollars, None if there is none. A template may have rendered it as text."""
+def read_max_cost(max_cost: object) -> float | None:
+    """Return a checked limit in dollars, None if there is none."""
+    if max_cost is None:
+        return None
+    if isinstance(max_cost, bool) or not isinstance(max_cost, (int, float)) or not 0 < max_cost < float("inf"):
+        raise InvalidArgumentError("max_cost", f"got {max_cost!r}; it must be a number of dollars above 0, or None.")
+    return float(max_cost)
+
+
+def read_estimated_cost(value: object) -> float | None:
+    """Return a checked number of dollars, which a template may have rendered as text; None if it is not known."""
     if value in (None, "", "None"):
         return None
     try:
@@ -63,7 +72,9 @@ def read_dollars(name: str, value: object) -> float | None:
     except (TypeError, ValueError):
         dollars = -1.0
     if not 0 <= dollars < float("inf"):
-        raise InvalidArgumentError(name, f"got {shown(value)}; it must be a number of dollars, 0 or more, or None.")
+        raise InvalidArgumentError(
+            "estimated_cost", f"got {shown(value)}; it must be a number of dollars, 0 or more, or None."
+        )
     return dollars
 
 

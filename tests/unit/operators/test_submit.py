@@ -20,7 +20,7 @@ def make(**kwargs: Any) -> SubmitBatchesOperator:
         ("requests_per_batch", 100_001, "got 100001; it must be 100000 at most"),
         ("bytes_per_batch", 256_000_001, "it must be 256000000 at most"),
         ("max_requests_total", "many", "it must be a whole number above 0"),
-        ("max_cost", -1, "it must be a number of dollars, 0 or more"),
+        ("max_cost", -1, "it must be a number of dollars above 0"),
         ("prices", {"m": 1}, "in dollars per million tokens"),
         ("report_only", "maybe", "it must be True or False"),
         ("on_empty", "ignore", "it must be one of skip, fail"),

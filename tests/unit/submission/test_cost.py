@@ -8,7 +8,14 @@ import pytest
 
 from airflow_provider_batches.api import InvalidArgumentError
 from airflow_provider_batches.submission import cost
-from airflow_provider_batches.submission.cost import SAMPLE, Samples, estimate, read_dollars, read_prices
+from airflow_provider_batches.submission.cost import (
+    SAMPLE,
+    Samples,
+    estimate,
+    read_estimated_cost,
+    read_max_cost,
+    read_prices,
+)
 from airflow_provider_batches.submission.ledger import Summary
 
 PRICES = {"m": {"input": 1.0, "output": 5.0}}
@@ -107,12 +114,18 @@ class TestAPrice:
             read_prices(prices)
 
 
+@pytest.mark.parametrize("value", [0, -1, True, "5", float("nan")])
+def test_a_limit_that_is_no_amount_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"max_cost: got .* above 0"):
+        read_max_cost(value)
+
+
 @pytest.mark.parametrize("value", [-1, True, "much", [], float("nan")])
-def test_what_is_no_amount_is_refused(value: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"max_cost: got .* a number of dollars, 0 or more"):
-        read_dollars("max_cost", value)
+def test_an_estimate_that_is_no_amount_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"estimated_cost: got .* a number of dollars, 0 or more"):
+        read_estimated_cost(value)
 
 
-@pytest.mark.parametrize(("value", "dollars"), [(None, None), ("", None), ("None", None), ("0.5", 0.5), (2, 2.0)])
-def test_an_amount_may_be_rendered_text(value: Any, dollars: float | None) -> None:
-    assert read_dollars("max_cost", value) == dollars
+@pytest.mark.parametrize(("value", "dollars"), [(None, None), ("", None), ("None", None), ("0.5", 0.5), (0, 0.0)])
+def test_an_estimate_may_be_rendered_text(value: Any, dollars: float | None) -> None:
+    assert read_estimated_cost(value) == dollars
