@@ -198,7 +198,7 @@ class Poller:
                     self._pending.update(watch.joining)
                     watch.joining.clear()
                 if self._watches:
-                    # Their waits have nobody else who removes them.
+                    # Nothing else removes the waits of a watch.
                     self._pending = {each for each in self._pending if not each.outcome.done()}
         except asyncio.CancelledError:
             raise
@@ -222,7 +222,7 @@ class Poller:
 
 
 def _close(opening: asyncio.Future[AsyncBatchesClient]) -> None:
-    """Close a client that nobody waits for any more."""
+    """Close a client that is no longer needed."""
     if not opening.cancelled() and not opening.exception():
         closing = asyncio.ensure_future(opening.result().aclose())
         _closing.add(closing)

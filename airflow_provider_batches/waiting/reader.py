@@ -80,8 +80,7 @@ class Reader:
             await self._confirm([each for each in everyone if each.unconfirmed and not each.outcome.done()])
         except BatchesError as error:
             # The error affects the connection, not one batch.
-            for watch in looking:
-                watch.failed(error)
+            self._looks_failed(looking, error)
             if error.evidence.proof is Proof.RATE_LIMIT:
                 self._held_by = error
                 log.warning("Polling is paused for %d waits. %s", len(everyone), error)
@@ -111,8 +110,7 @@ class Reader:
             try:
                 page = await self._client.page(pager, retries=0)
             except BatchesError as error:
-                for watch in looking:
-                    watch.failed(error)
+                self._looks_failed(looking, error)
                 return await self._list_failed(error, due)
             if read_to > known_since:
                 seen += page.data
@@ -133,6 +131,12 @@ class Reader:
             self._list_failures = 0
         for watch in looking:
             await watch.take(seen)
+
+    def _looks_failed(self, looking: Sequence[Watch], error: BatchesError) -> None:
+        """Report a failure to the watches whose look is still due."""
+        for watch in looking:
+            if watch.due <= time.time():
+                watch.failed(error)
 
     def _is_worth_a_page(self, created: Collection[float | None], number: int, fruitless: int) -> bool:
         # A batch of unknown age is expected on the next page, until the limit of fruitless pages is reached.

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from airflow_provider_batches.api import BatchesError, MessageBatch
-from airflow_provider_batches.api.models import read_batch
+from airflow_provider_batches.api import BatchesError, InvalidResponseError, MessageBatch
+from airflow_provider_batches.api.models import read_batch, read_time
 from airflow_provider_batches.waiting.pending import PendingWait
 from airflow_provider_batches.waiting.wait import Wait
 
@@ -27,7 +27,7 @@ class Watch:
 
     :param interval: Seconds between looks.
     :param since: Batches that were created before are not looked for, in seconds since the epoch.
-    :param log: Logs a failure, once for each kind.
+    :param log: Logs a failure, once for each kind, and a batch that cannot be read, once.
     """
 
     def __init__(self, interval: float, since: float, log: Callable[[str], Any]) -> None:
@@ -41,6 +41,7 @@ class Watch:
         self._failure = ""
         self._error: BaseException | None = None
         self._newest = 0.0
+        self._unreadable: set[Any] = set()
         self._running: dict[str, PendingWait] = {}
         self._ended: dict[str, tuple[MessageBatch, bool]] = {}
         self._looked = asyncio.Event()
@@ -72,11 +73,21 @@ class Watch:
 
     async def take(self, data: Iterable[dict[str, Any]]) -> None:
         """Take the pages of one look, from the newest batch back to `known_since`."""
-        now, newest = time.time(), self._newest
+        now, newest, known_since = time.time(), self._newest, self.known_since
         for index, raw in enumerate(data):
             if index % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
-            batch = read_batch(raw)
+            created = read_time(raw.get("created_at"))
+            if created and created.timestamp() < known_since:
+                # Newest first: all that follow are known.
+                break
+            try:
+                batch = read_batch(raw)
+            except InvalidResponseError as error:
+                if raw.get("id") not in self._unreadable:
+                    self._unreadable.add(raw.get("id"))
+                    self._log(f"Batch {raw.get('id')} is not watched. {error}")
+                continue
             created_at = batch.listed_since.timestamp()
             newest = max(newest, created_at)
             if batch.id in self._running:

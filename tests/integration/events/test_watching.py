@@ -210,6 +210,35 @@ async def test_a_deleted_batch_and_one_that_appears_late_do_not_disturb(
     assert watcher.ids == [late]
 
 
+async def test_a_batch_that_cannot_be_read_disturbs_neither_the_watch_nor_a_wait(
+    watch: Callable[..., Watcher],
+    batches_emulator: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from airflow_provider_batches.api.models import read_batch
+
+    broken = batches_emulator.add_batch(1, status="in_progress", batch_seconds=36_000)
+    running = batches_emulator.add_batch(1, status="in_progress", batch_seconds=600)
+
+    def read(raw: dict[str, Any]) -> Any:
+        return read_batch({**raw, "request_counts": None} if raw["id"] == broken else raw)
+
+    monkeypatch.setattr(watching, "read_batch", read)
+    now = time.time()
+    wait = Wait(running, poll_interval=INTERVAL, start_time=now, end_time=now + 60)
+    with poller_of("anthropic_default") as poller:
+        waiting = asyncio.create_task(poller.wait([wait], time.time(), lambda text: None))
+        watcher = watch()
+        await looked(batches_emulator)
+        batches_emulator.clock.advance(700)
+        await watcher.until(lambda: watcher.ids == [running])
+        (outcome,) = await waiting
+
+    assert outcome.status == "ended"
+    assert caplog.text.count(f"Batch {broken} is not watched") == 1
+
+
 async def test_an_outage_is_outlasted_and_logged_once(
     watch: Callable[..., Watcher], batches_emulator: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
