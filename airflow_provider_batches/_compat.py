@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
@@ -37,10 +38,11 @@ TaskDeferralError = exceptions.TaskDeferralError
 TaskDeferralTimeout = exceptions.TaskDeferralTimeout
 
 AIRFLOW_VERSION: str = __version__
+_VERSION = tuple(map(int, re.findall(r"\d+", AIRFLOW_VERSION)[:3]))
 #: Whether a task can start in the triggerer (`start_from_trigger`).
-STARTS_FROM_TRIGGER = tuple(int(part) for part in AIRFLOW_VERSION.split(".")[:2]) >= (3, 3)
+STARTS_FROM_TRIGGER = _VERSION >= (3, 3)
 #: Whether Airflow's UI can show the page. 3.1.0 accepts no cookie as a login, and its API server reads no connections.
-HAS_PAGE = tuple(int("".join(filter(str.isdigit, part)) or 0) for part in AIRFLOW_VERSION.split(".")[:3]) >= (3, 1, 1)
+HAS_PAGE = _VERSION >= (3, 1, 1)
 
 
 def task_ids(context: Mapping[str, Any]) -> list[str]:

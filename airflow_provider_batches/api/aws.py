@@ -88,11 +88,6 @@ class SigV4Auth(SecretAuth):
         from botocore.awsrequest import AWSRequest
         from botocore.exceptions import BotoCoreError
 
-        class BodySigner(Signer):  # type: ignore[misc]
-            def payload(self, _: Any) -> str:
-                # The body itself is streamed.
-                return str(request.extensions["call"].body_sha256)
-
         try:
             # Frozen, because key, secret and token belong together.
             keys = self._find().get_frozen_credentials()
@@ -104,7 +99,10 @@ class SigV4Auth(SecretAuth):
             request.headers.pop(name, None)
         headers = {name: value for name, value in request.headers.items() if name not in _UNSIGNED}
         signed = AWSRequest(method=request.method, url=str(request.url), headers=headers)
-        BodySigner(keys, SERVICE, self._identity.region).add_auth(signed)
+        signer = Signer(keys, SERVICE, self._identity.region)
+        # The body itself is streamed.
+        signer.payload = lambda _: request.extensions["call"].body_sha256
+        signer.add_auth(signed)
         request.headers.update({name: signed.headers[name] for name in _SIGNED if name in signed.headers})
 
     def _find(self) -> Any:
@@ -126,8 +124,10 @@ _lock = threading.Lock()
 
 
 def _after_fork() -> None:
+    # A lock that another thread of the parent held would never be free, including those of the credentials.
     global _lock
     _lock = threading.Lock()
+    _credentials.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -182,7 +182,8 @@ class ClientSettings(BaseModel):
     def _consistent(self) -> ClientSettings:
         url = urlsplit(self.base_url)
         if (self.api_key is None) == (self.identity is None):
-            raise ValueError("api_key: " + ("is required" if self.api_key is None else "is set, and identity, too"))
+            both = "identity is also set. Remove one of them"
+            raise ValueError(f"api_key: {'is required' if self.api_key is None else both}")
         if url.scheme == "http" and not self.is_loopback and (self.identity or not self.allow_http):
             allowed = "use https://" if self.identity else "use https://, or set allow_http"
             raise ValueError(f"base_url: http://{url.hostname} would send the credentials unencrypted; {allowed}")

@@ -84,12 +84,17 @@ class Reader:
     def _anthropic(self) -> None:
         given = {name: self.values.pop(name) for name in FIELDS_OF["anthropic"] if name in self.values}
         if given:
-            if "api_key" in self.values and not (self.is_official and self.labels["api_key"].startswith("password")):
+            if "api_key" in self.values and not self._is_official_password:
                 self._fail(f"{self._own('api_key')} and extra.{next(iter(given))} are both set. Remove one of them.")
             self.values.pop("api_key", None)
             self._federate(given)
         elif "api_key" not in self.values:
             self._from_environment()
+
+    @property
+    def _is_official_password(self) -> bool:
+        """Whether the key is the password of a connection in which the official provider would not use it."""
+        return self.is_official and self.labels["api_key"].startswith("password")
 
     def _federate(self, given: dict[str, Any]) -> None:
         """Set the identity of a federation; what the connection lacks comes from the environment."""
@@ -164,9 +169,16 @@ class Reader:
                 f"host is set, but no API key, and {source} of the environment belongs to "
                 f"{variable if own else default}. Put the host's key into the password."
             )
-        if own and given is None:
-            self.values["base_url"] = own
-            self.labels["base_url"] = f"{variable} in the environment"
+        self._use_url(variable)
+
+    def _use_url(self, variable: str) -> bool:
+        """Use a URL of the environment if the connection has none. Return whether it is used."""
+        url = self.environment.get(variable)
+        if not url or "base_url" in self.values:
+            return False
+        self.values["base_url"] = url
+        self.labels["base_url"] = f"{variable} in the environment"
+        return True
 
     def _aws(self) -> None:
         region = self._need("aws_region", ("AWS_REGION", "AWS_DEFAULT_REGION"), pop=True)
@@ -176,8 +188,7 @@ class Reader:
         conn_id = self.values.pop("aws_conn_id", None)
         keys = {name: self.values.pop(name, None) for name in ("aws_access_key", "aws_secret_key", "aws_session_token")}
         profile = self.values.pop("aws_profile", None)
-        if self.is_official and self.labels["api_key"].startswith("password"):
-            # The official provider does not use the password on AWS.
+        if self._is_official_password:
             self.values.pop("api_key", None)
         ways = {
             "password": "api_key" in self.values,
@@ -191,9 +202,8 @@ class Reader:
             self._own_host("ANTHROPIC_AWS_API_KEY", "ANTHROPIC_AWS_BASE_URL", aws_base_url(region))
             self.values["api_key"] = key
             self.labels["api_key"] = "ANTHROPIC_AWS_API_KEY in the environment"
-        elif "base_url" not in self.values and (url := self.environment.get("ANTHROPIC_AWS_BASE_URL")):
-            self.values["base_url"] = url
-            self.labels["base_url"] = "ANTHROPIC_AWS_BASE_URL in the environment"
+        else:
+            self._use_url("ANTHROPIC_AWS_BASE_URL")
         self.values.setdefault("base_url", aws_base_url(region))
         if "api_key" in self.values:
             self.values["auth_scheme"] = "bearer"
@@ -217,11 +227,7 @@ class Reader:
                 "password and platform 'google' are both set. Remove the password: Google's credentials are used."
             )
         self.values.pop("api_key", None)
-        variable = "ANTHROPIC_GOOGLE_CLOUD_BASE_URL"
-        if "base_url" not in self.values and (url := self.environment.get(variable)):
-            self.values["base_url"] = url
-            self.labels["base_url"] = f"{variable} in the environment"
-        else:
+        if not self._use_url("ANTHROPIC_GOOGLE_CLOUD_BASE_URL"):
             projects = ("ANTHROPIC_GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_PROJECT")
             project = self._need("gcp_project", projects, pop=True)
             workspace_id = self._need("workspace_id", ("ANTHROPIC_GOOGLE_CLOUD_WORKSPACE_ID",), pop=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from airflow import __version__ as installed
+from packaging.version import Version
 
 import airflow_provider_batches
 from airflow_provider_batches import _compat
@@ -27,6 +28,10 @@ def test_the_version_is_that_of_the_installed_airflow() -> None:
 def test_a_task_begins_in_the_triggerer_from_3_3_on() -> None:
     major, minor = (int(part) for part in installed.split(".")[:2])
     assert ((major, minor) >= (3, 3)) == _compat.STARTS_FROM_TRIGGER
+
+
+def test_the_page_is_shown_from_3_1_1_on() -> None:
+    assert (Version(installed) >= Version("3.1.1")) == _compat.HAS_PAGE
 
 
 @pytest.mark.parametrize(

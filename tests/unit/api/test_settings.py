@@ -33,6 +33,10 @@ class TestTheKey:
     def test_may_be_surrounded_by_blanks(self):
         assert settings(api_key=f" {KEY}\n").api_key.get_secret_value() == KEY
 
+    def test_and_an_identity_exclude_each_other(self):
+        with pytest.raises(InvalidArgumentError, match=r"api_key: identity is also set\. Remove one of them"):
+            ClientSettings.parse(api_key="k", identity=object())
+
     def test_is_required(self):
         with pytest.raises(InvalidArgumentError, match="api_key: is required"):
             ClientSettings.parse()
