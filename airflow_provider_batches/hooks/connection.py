@@ -16,6 +16,8 @@ from airflow_provider_batches.api import ClientSettings, InvalidArgumentError
 from airflow_provider_batches.hooks.form import FIELDS
 from airflow_provider_batches.hooks.platforms import Reader, federation_of
 
+#: This provider's type, and the official provider's.
+CONN_TYPES = ("anthropic_batches", "anthropic")
 #: Keys of the extra, which are the client's settings of the same names.
 EXTRA_FIELDS = (*FIELDS, "headers", "workload_identity")
 #: Keys of the official provider's `anthropic_client_kwargs`, and the corresponding settings.
@@ -70,7 +72,7 @@ def read_settings(
     """
     name = name or f"connection {connection.conn_id!r}"
     where, conn_type = name[:1].upper() + name[1:], (connection.conn_type or "").replace("-", "_")
-    if conn_type not in ("anthropic_batches", "anthropic"):
+    if conn_type not in CONN_TYPES:
         # Otherwise a wrong connection ID would send another service's password to the API.
         hint = "" if conn_type else " In a URI, write anthropic-batches://, since a scheme cannot contain '_'."
         raise InvalidArgumentError(

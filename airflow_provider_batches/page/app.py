@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,9 @@ from sqlalchemy import select
 
 from airflow_provider_batches._compat import AirflowException
 from airflow_provider_batches.api import BatchesError, MessageBatch
+from airflow_provider_batches.api.flows import KEPT
 from airflow_provider_batches.hooks.batches import BatchesHook
+from airflow_provider_batches.hooks.connection import CONN_TYPES
 from airflow_provider_batches.page.access import (
     PermittedConnection,
     may_read_connection,
@@ -30,8 +31,6 @@ from airflow_provider_batches.page.reader import BusyError, Reader
 SECTION = "message_batches"
 STATIC = Path(__file__).parent / "static"
 FILES = {path.name: path for path in STATIC.iterdir()}
-#: For how long the API keeps results.
-KEPT = timedelta(days=29)
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src "
     "'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
@@ -83,8 +82,7 @@ def static(name: str, user: GetUserDep) -> FileResponse:
 def connections(user: GetUserDep) -> dict[str, Any]:
     """Return the connections that the user may read, and the DAG that acts."""
     with create_session() as session:
-        types = ("anthropic_batches", "anthropic")
-        stored = set(session.scalars(select(Connection.conn_id).where(Connection.conn_type.in_(types))))
+        stored = set(session.scalars(select(Connection.conn_id).where(Connection.conn_type.in_(CONN_TYPES))))
     # A database does not have those of the environment or a secrets backend.
     named = conf.getlist(SECTION, "conn_ids", fallback=BatchesHook.default_conn_name) or []
     dag_id = conf.get(SECTION, "teardown_dag_id", fallback="teardown_selected")
@@ -114,8 +112,7 @@ def task(user: GetUserDep, dag_id: Text, run_id: Text, task_id: Text, map_index:
     batch_ids, conn_id = batches_of_task(dag_id, run_id, task_id, map_index)
     if not (batch_ids and conn_id):
         return {"batches": [], "missing": batch_ids}
-    found = reader.find(conn_id, batch_ids)
-    missing = [batch_id for batch_id in batch_ids if batch_id not in {batch.id for batch in found}]
+    found, missing = reader.find(conn_id, batch_ids)
     return {"batches": _shown(found, {dag_id}), "missing": missing}
 
 

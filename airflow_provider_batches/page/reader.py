@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_batches.api import BatchesClient, BatchesError, ClientSettings, MessageBatch
+from airflow_provider_batches.api import BatchesClient, BatchesError, ClientSettings, MessageBatch, NotFoundError
 from airflow_provider_batches.api.endpoints import MAX_PAGE
 from airflow_provider_batches.api.models import read_batch
 from airflow_provider_batches.api.pager import Walk
@@ -76,19 +76,25 @@ class Reader:
         rest = page.data[start : start + limit]
         return [read_batch(raw) for raw in rest], page.has_more or len(page.data) > start + limit
 
-    def find(self, conn_id: str, batch_ids: list[str]) -> list[MessageBatch]:
-        """Return those of the batches that exist: from the newest ones of the list, or else retrieved."""
+    def find(self, conn_id: str, batch_ids: list[str]) -> tuple[list[MessageBatch], list[str]]:
+        """Return those of the batches that exist, and the IDs of those that were not found.
+
+        Those that are not among the newest ones of the list are retrieved, up to MAX_RETRIEVED; the rest is left out.
+
+        :raises BatchesError: A batch could not be looked up.
+        """
         page = self._page(conn_id, None)
         listed = {str(raw.get("id")): raw for raw in page.data}
+        older = [batch_id for batch_id in batch_ids if batch_id not in listed]
         found = {batch_id: read_batch(listed[batch_id]) for batch_id in batch_ids if batch_id in listed}
-        missing = [batch_id for batch_id in batch_ids if batch_id not in listed] if page.has_more else []
-        for batch_id in missing[:MAX_RETRIEVED]:
-            try:
-                with self._turn(conn_id):
+        missing = [] if page.has_more else older
+        for batch_id in older[:MAX_RETRIEVED] if page.has_more else ():
+            with self._turn(conn_id):
+                try:
                     found[batch_id] = self._client(conn_id).retrieve(batch_id, retries=0)
-            except BatchesError:
-                continue
-        return [found[batch_id] for batch_id in batch_ids if batch_id in found]
+                except NotFoundError:
+                    missing.append(batch_id)
+        return [found[batch_id] for batch_id in batch_ids if batch_id in found], missing
 
     def _page_with(self, conn_id: str, after_id: str | None) -> Page | None:
         """Return a kept page that has batches after this one."""

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_batches.api import BatchesError, ClientSettings, NotFoundError
 from airflow_provider_batches.emulator import Emulator, Fault
-from airflow_provider_batches.page.reader import MAX_THREADS, BusyError, Reader
+from airflow_provider_batches.page.reader import MAX_RETRIEVED, MAX_THREADS, BusyError, Reader
 
 
 class Clock:
@@ -129,10 +129,25 @@ def test_a_rotated_key_is_used(api: Emulator, clock: Clock) -> None:
 @pytest.mark.parametrize("count", [3, 1500])
 def test_the_batches_of_a_task_are_found_in_the_list_or_one_by_one(count: int, reader: Reader, api: Emulator) -> None:
     listed = add(api, count)
-    found = reader.find("c", [listed[-1], "msgbatch_gone", listed[0]])
+    found, missing = reader.find("c", [listed[-1], "msgbatch_gone", listed[0]])
 
     assert [batch.id for batch in found] == [listed[-1], listed[0]]
+    assert missing == ["msgbatch_gone"]
     assert api.count("retrieve") == (0 if count == 3 else 2)
+
+
+def test_a_batch_that_cannot_be_looked_up_does_not_count_as_missing(reader: Reader, api: Emulator) -> None:
+    listed = add(api, 1500)
+    api.fault(Fault("retrieve", times=None, status=500))
+    with pytest.raises(BatchesError, match="500"):
+        reader.find("c", [listed[-1]])
+
+
+def test_of_very_many_batches_some_are_left_out_but_none_counts_as_missing(reader: Reader, api: Emulator) -> None:
+    listed = add(api, 1100)
+    found, missing = reader.find("c", listed[1000:])
+
+    assert ([batch.id for batch in found], missing) == (listed[1000 : 1000 + MAX_RETRIEVED], [])
 
 
 def test_a_read_is_limited_to_ten_seconds(api: Emulator, clock: Clock) -> None:

@@ -1,28 +1,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
 
 from airflow_provider_batches.api import InvalidArgumentError
 from airflow_provider_batches.hooks.connection import EXTRA_FIELDS, USER_AGENT, read_settings
-
-
-@dataclass
-class Connection:
-    conn_id: str = "here"
-    conn_type: str = "anthropic_batches"
-    host: str | None = None
-    port: int | None = None
-    login: str | None = None
-    schema: str | None = None
-    password: str | None = "sk-ant-1"
-    extra: str | None = None
+from tests.unit.hooks.fakes import Connection
 
 
 def _read(environment: dict[str, str] | None = None, **fields: Any) -> Any:
+    fields.setdefault("password", "sk-ant-1")
     extra = fields.pop("extra", None)
     text = extra if isinstance(extra, str) or extra is None else json.dumps(extra)
     return read_settings(Connection(extra=text, **fields), environment or {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from airflow_provider_batches.hooks.credentials import (
     TokenConnection,
     TokenVariable,
 )
+from tests.unit.hooks.fakes import Connection
 
 FEDERATED = {"federation_rule_id": "fdrl_1", "organization_id": "org", "identity_file": "/token"}
 AWS = {"platform": "aws", "aws_region": "eu-west-1", "workspace_id": "wrkspc_1"}
@@ -38,21 +38,6 @@ OFFICIAL_FEDERATED = {
         "scope": "all",
     }
 }
-
-
-@dataclass
-class Connection:
-    conn_id: str = "here"
-    conn_type: str = "anthropic_batches"
-    host: str | None = None
-    port: int | None = None
-    login: str | None = None
-    schema: str | None = None
-    password: str | None = None
-    extra: str | None = None
-
-    def get_uri(self) -> str:
-        return f"{self.conn_type}://{self.password}"
 
 
 OTHERS = {
