@@ -87,6 +87,19 @@ def test_a_revoked_token_is_replaced_and_a_create_is_sent_once_more_only(
     assert [request.status for request in platform_api.requests if request.endpoint == "create"] == [200, 401, 200]
 
 
+def test_tokens_are_renewed_before_they_expire(settings_of: Settings, platform_api: Emulator) -> None:
+    platform_api._settings.token_seconds = 1.0
+    client = BatchesClient(settings_of("federation"))
+    until = time.monotonic() + 2.5
+    while time.monotonic() < until:
+        client.page(retries=0)
+        time.sleep(0.02)
+
+    assert {request.status for request in platform_api.requests} == {200}
+    # A token of 1 s is renewed after 0.8 s.
+    assert 3 <= platform_api.count("exchange") <= 4
+
+
 def test_200_calls_over_threads_and_loops_are_right_while_the_token_ends(
     settings_of: Settings, platform_api: Emulator
 ) -> None:
