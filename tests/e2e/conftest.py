@@ -116,7 +116,8 @@ def context(browser: Browser, airflow: RealAirflow) -> Iterator[BrowserContext]:
         page.get_by_label("Username").fill(airflow.username)
         page.locator("input[name=password]").fill(airflow.password)
         page.get_by_role("button", name="Sign in").click()
-        page.wait_for_url(re.compile(rf"{re.escape(airflow.url)}/$"))
+        # From its beginning: the login page's own URL ends with this one.
+        page.wait_for_url(re.compile(rf"^{re.escape(airflow.url)}/$"))
         page.close()
     yield context
     context.close()

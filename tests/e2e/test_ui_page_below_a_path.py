@@ -41,7 +41,7 @@ def test_it_works_below_a_path_and_says_that_its_dag_is_missing(
     page.get_by_label("Username").fill(served.username)
     page.locator("input[name=password]").fill(served.password)
     page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(re.compile(r"/team/airflow/$"))
+    page.wait_for_url(re.compile(rf"^{re.escape(served.url)}/$"))
     page.get_by_role("button", name="Browse").click()
     page.get_by_role("menuitem", name="Message Batches").click()
     frame = page.frame_locator("iframe")
