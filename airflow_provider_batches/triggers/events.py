@@ -146,7 +146,7 @@ class BatchesEndedTrigger(BaseEventTrigger):
         """Return the stored cursor, or store the first one."""
         cursor = Cursor.load(await memory.get())
         if cursor is None:
-            # `news` looks OVERLAP seconds further back, where nothing counts yet.
+            # `news` looks OVERLAP seconds further back, and the batches it finds there do not count yet.
             cursor = Cursor(time.time() - self.look_back + OVERLAP)
             await memory.set(cursor.dump())
         return cursor
