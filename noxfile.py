@@ -78,7 +78,9 @@ def register_page(name: str, environment: Environment, *packages: str, auth: str
         install(session, environment)
         session.run(*INSTALL, LAST_DAY, "--group", "e2e", *packages)
         session.env["E2E_AUTH"] = auth
-        session.run("python", "-m", "pytest", "tests/e2e/test_ui_page.py", *session.posargs)
+        session.run(
+            "python", "-m", "pytest", "tests/e2e/test_ui_page.py", "tests/e2e/test_ui_page_states.py", *session.posargs
+        )
 
 
 for version in ("3.1.8", "3.2.2"):

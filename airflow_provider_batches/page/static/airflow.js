@@ -51,11 +51,20 @@ const timeZone = () => {
   }
 };
 
+const formats = new Map();
+
+/** Return a formatter of `Intl`; making one for each cell of a long table would take seconds. */
+function format(kind, options) {
+  const { lang } = document.documentElement;
+  const key = JSON.stringify([kind, lang, options]);
+  if (!formats.has(key)) formats.set(key, new Intl[kind](lang, options));
+  return formats.get(key);
+}
+
 /** Return a time as a text, in the time zone of Airflow's UI. */
 export function absolute(time) {
-  const options = { dateStyle: "medium", timeStyle: "long", timeZone: timeZone() };
   try {
-    return new Intl.DateTimeFormat(document.documentElement.lang, options).format(new Date(time));
+    return format("DateTimeFormat", { dateStyle: "medium", timeStyle: "long", timeZone: timeZone() }).format(new Date(time));
   } catch {
     return time;
   }
@@ -67,7 +76,7 @@ const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
 export function relative(time) {
   const seconds = (new Date(time) - Date.now()) / 1000;
   const [unit, size] = UNITS.find(([, each]) => Math.abs(seconds) >= each) ?? ["second", 1];
-  return new Intl.RelativeTimeFormat(document.documentElement.lang).format(Math.round(seconds / size), unit);
+  return format("RelativeTimeFormat", {}).format(Math.round(seconds / size), unit);
 }
 
 export const runLink = (dagId, runId) => new URL(`dags/${encodeURIComponent(dagId)}/runs/${encodeURIComponent(runId)}`, base).href;

@@ -1,7 +1,7 @@
 // The page: loads batches, keeps the selection, and asks Airflow to run the DAG that acts.
 
 import { absolute, followTheme, openLinksInAirflow, request, runLink } from "./airflow.js";
-import { element, row } from "./rows.js";
+import { drawRows, element, mark } from "./rows.js";
 
 const REFRESH_SECONDS = 15;
 const PAGE_SIZE = 100;
@@ -13,9 +13,21 @@ const own = new URL(location.href.replaceAll("+", "%2B")).searchParams;
 const task = own.has("dag_id") ? Object.fromEntries(["dag_id", "run_id", "task_id", "map_index"].map((name) => [name, own.get(name)])) : null;
 // Airflow leaves the placeholder in place if the task is not mapped.
 if (task && !/^-?\d+$/.test(task.map_index)) task.map_index = -1;
-const state = { batches: [], hasMore: false, selected: new Set(), runs: new Map(), dag: { id: "", why: "" }, folder: "" };
+const state = {
+  batches: [],
+  hasMore: false,
+  /** "loading" and "failed" as long as nothing is loaded: the page must not claim that there are no batches. */
+  phase: "loading",
+  selected: new Set(),
+  runs: new Map(),
+  /** The DAG that acts, and why it cannot. */
+  dag: { id: "", why: "", pattern: "" },
+  /** Why the last action failed. */
+  failure: "",
+};
 
 const TEXTS = {
+  loading: "Loading…",
   none: "There are no batches.",
   noneMatch: "No loaded batch matches.",
   noConnection: "There is no connection to Anthropic that you may read.",
@@ -23,8 +35,11 @@ const TEXTS = {
   missing: (id) => `The DAG ${id} does not exist. Copy example_dags/teardown_selected.py of this provider to your DAGs folder, to cancel and tear down batches here.`,
   paused: (id) => `The DAG ${id} is paused. Unpause it, to cancel and tear down batches here.`,
   forbidden: (id) => `You may not trigger the DAG ${id}. Ask an administrator, to cancel and tear down batches here.`,
-  noTask: "This task has no message batches, or none yet.",
+  connection: (id, connection, pattern) => `The DAG ${id} does not accept the connection ${connection}. Change the pattern ${pattern} of its param conn_id, to cancel and tear down batches here.`,
+  most: `${MOST_SELECTED.toLocaleString()} batches are selected, the most that one run accepts.`,
+  noTask: "This task has no message batches, none yet, or Airflow no longer stores its rendered fields.",
   gone: (ids) => `Not found, most likely deleted: ${ids.join(", ")}`,
+  partial: "This task has more batches than are shown here.",
   cancelLoss: "Requests that are not answered yet get no answer. Results that exist are kept, and are billed.",
   saveLoss: "Running batches are canceled first. The batches are deleted once their results are saved.",
   discardLoss: "The results are lost. This cannot be undone.",
@@ -39,92 +54,110 @@ function report(error) {
   notice(error.status === 401 ? TEXTS.login : error.message);
 }
 
-async function start() {
-  followTheme();
-  openLinksInAirflow();
-  if (task) {
-    for (const id of ["controls", "totals"]) $(id).hidden = true;
-    document.querySelector("table").classList.add("of-task");
-    return load();
-  }
+async function findConnections() {
   const { conn_ids, teardown } = await request("api/connections");
+  if (!conn_ids.length) throw new Error(TEXTS.noConnection);
   const wanted = own.get("conn_id") ?? conn_ids.find((name) => name === "anthropic_default");
   $("connection").replaceChildren(...conn_ids.map((name) => new Option(name, name, false, name === wanted)));
-  if (!conn_ids.length) return notice(TEXTS.noConnection);
-  await findDag(teardown);
-  await load();
+  state.dag = { ...state.dag, id: teardown.dag_id, mayTrigger: teardown.may_trigger };
 }
 
 /** Find out whether the user can act: the DAG exists, is not paused, and may be triggered. */
-async function findDag({ dag_id: id, may_trigger: mayTrigger }) {
-  state.dag = { id, why: mayTrigger ? "" : TEXTS.forbidden(id) };
+async function findDag() {
+  const { id, mayTrigger } = state.dag;
+  let why = mayTrigger ? "" : TEXTS.forbidden(id);
   try {
     const dag = await request(`api/v2/dags/${encodeURIComponent(id)}/details`);
-    if (dag.is_paused) state.dag.why ||= TEXTS.paused(id);
+    if (dag.is_paused) why ||= TEXTS.paused(id);
     const folder = dag.params?.folder;
-    state.folder = String(folder?.value ?? folder ?? "");
+    Object.assign(state.dag, { folder: String(folder?.value ?? folder ?? ""), pattern: dag.params?.conn_id?.schema?.pattern ?? "" });
   } catch (error) {
-    state.dag.why = error.status === 404 ? TEXTS.missing(id) : error.status === 403 ? TEXTS.forbidden(id) : error.message;
+    why = error.status === 404 ? TEXTS.missing(id) : error.status === 403 ? TEXTS.forbidden(id) : error.message;
   }
+  state.dag.why = why;
 }
 
-let loading = false;
-
-async function load({ more = false } = {}) {
-  if (loading) return;
-  loading = true;
-  $("refresh").disabled = true;
+/** Why the user cannot act on batches of the chosen connection; empty if nothing is in the way. */
+function obstacle() {
+  const { id, why, pattern } = state.dag;
+  const connection = $("connection").value;
+  let accepted = true;
   try {
-    if (task) await loadTask();
-    else await loadList(more);
-    $("updated").textContent = `Updated ${absolute(new Date().toISOString())}`;
-    notice(task ? "" : state.dag.why);
-    draw();
-  } catch (error) {
-    // What was loaded before stays.
-    report(error);
-  } finally {
-    loading = false;
-    $("refresh").disabled = false;
+    accepted = new RegExp(pattern, "u").test(connection);
+  } catch {
+    // A pattern that Python alone understands. Airflow checks it.
   }
+  return why || (accepted ? "" : TEXTS.connection(id, connection, pattern));
+}
+
+let turn = 0;
+let busy = false;
+
+/** Load what is shown. A later call, such as for another connection, makes an earlier one void. */
+async function load({ more = false } = {}) {
+  const mine = ++turn;
+  busy = $("refresh").disabled = true;
+  try {
+    const apply = task ? await loadTask() : await loadList(more);
+    if (mine !== turn) return;
+    apply();
+    state.phase = "loaded";
+    $("updated").textContent = `Updated ${absolute(new Date().toISOString())}`;
+    notice(task ? "" : state.failure || obstacle());
+  } catch (error) {
+    if (mine !== turn) return;
+    // What was loaded before stays.
+    if (state.phase === "loading") state.phase = "failed";
+    report(error);
+  }
+  busy = $("refresh").disabled = false;
+  draw();
 }
 
 async function loadTask() {
   const found = await request("api/task", task);
-  state.batches = found.batches;
-  $("done").hidden = !found.missing.length;
-  $("done").textContent = TEXTS.gone(found.missing);
+  return () => {
+    state.batches = found.batches;
+    const texts = [found.missing.length && TEXTS.gone(found.missing), found.partial && TEXTS.partial].filter(Boolean);
+    $("done").hidden = !texts.length;
+    $("done").textContent = texts.join("\n");
+  };
 }
 
 async function loadList(more) {
+  if (!$("connection").value) await findConnections();
   const conn_id = $("connection").value;
-  const limit = more ? PAGE_SIZE : Math.max(PAGE_SIZE, Math.min(1000, state.batches.length));
-  const found = await request("api/batches", { conn_id, limit, after_id: more ? state.batches.at(-1)?.id : null });
-  if (conn_id !== $("connection").value) return;
-  if (more) state.batches = state.batches.concat(found.batches);
-  else {
-    // Batches beyond the first 1,000 are not asked for again.
-    const last = state.batches.findIndex((batch) => batch.id === found.batches.at(-1)?.id);
-    const older = state.batches.length > limit && last >= 0 ? state.batches.slice(last + 1) : [];
-    state.batches = found.batches.concat(older);
-  }
-  if (more || state.batches.length <= limit) state.hasMore = found.has_more;
-  await loadRuns();
+  // Twice as many each time, up to what the API lists at once.
+  const limit = Math.min(1000, Math.max(PAGE_SIZE, state.batches.length));
+  const query = { conn_id, limit, after_id: more ? state.batches.at(-1)?.id : null };
+  const [found, runs] = await Promise.all([request("api/batches", query), latestRuns(), findDag()]);
+  return () => {
+    state.runs = runs;
+    if (more) state.batches = state.batches.concat(found.batches);
+    else {
+      // Batches beyond the first 1,000 are not asked for again.
+      const last = state.batches.findIndex((batch) => batch.id === found.batches.at(-1)?.id);
+      const older = state.batches.length > limit && last >= 0 ? state.batches.slice(last + 1) : [];
+      state.batches = found.batches.concat(older);
+    }
+    if (more || state.batches.length <= limit) state.hasMore = found.has_more;
+  };
 }
 
-/** The latest runs of the DAG, by the batches that they are for. */
-async function loadRuns() {
-  state.runs.clear();
+/** Return the latest runs of the DAG, by the batches that they are for. */
+async function latestRuns() {
+  const runs = new Map();
   const query = { limit: 100, order_by: "-run_after" };
   let found;
   try {
     found = await request(`api/v2/dags/${encodeURIComponent(state.dag.id)}/dagRuns`, query);
   } catch {
-    return;
+    return runs;
   }
   for (const run of found.dag_runs)
-    for (const id of run.conf?.batch_ids ?? [])
-      if (!state.runs.has(id)) state.runs.set(id, [run]);
+    for (const id of [run.conf?.batch_ids ?? []].flat())
+      if (!runs.has(id)) runs.set(id, [run]);
+  return runs;
 }
 
 function shown() {
@@ -135,33 +168,33 @@ function shown() {
 
 function draw() {
   const batches = shown();
-  const loaded = new Set(batches.map((batch) => batch.id));
-  for (const id of state.selected) if (!loaded.has(id)) state.selected.delete(id);
-  const focused = document.activeElement?.getAttribute("aria-label");
-  const drawn = batches.map((batch) => row(batch, {
-    selected: state.selected.has(batch.id),
-    runs: state.runs.get(batch.id) ?? [],
-    onSelect: task ? null : (event) => {
-      if (event.target.checked && state.selected.size < MOST_SELECTED) state.selected.add(batch.id);
-      else state.selected.delete(batch.id);
-      draw();
-    },
-  }));
-  $("rows").replaceChildren(...drawn);
-  // A refresh must not take the keyboard's place away.
-  if (focused && document.activeElement === document.body)
-    [...document.querySelectorAll("#rows [aria-label]")].find((each) => each.getAttribute("aria-label") === focused)?.focus();
-  $("empty").hidden = batches.length > 0;
-  $("empty").textContent = task ? TEXTS.noTask : state.batches.length ? TEXTS.noneMatch : TEXTS.none;
+  const ids = new Set(batches.map((batch) => batch.id));
+  for (const id of state.selected) if (!ids.has(id)) state.selected.delete(id);
+  drawRows($("rows"), batches, { runs: state.runs, selected: state.selected, onSelect: task ? null : select });
+  const texts = { loading: TEXTS.loading, failed: "", loaded: task ? TEXTS.noTask : state.batches.length ? TEXTS.noneMatch : TEXTS.none };
+  $("empty").textContent = batches.length ? "" : texts[state.phase];
   $("more").hidden = !state.hasMore;
   $("totals").textContent = totals();
+  drawSelection();
+}
+
+function drawSelection() {
   $("selection").hidden = !state.selected.size;
-  $("selected").textContent = `${state.selected.size} selected`;
+  $("selected").textContent = state.selected.size < MOST_SELECTED ? `${state.selected.size} selected` : TEXTS.most;
+  const why = obstacle();
   for (const id of ["cancel", "teardown"]) {
-    $(id).disabled = Boolean(state.dag.why);
-    $(id).title = state.dag.why;
+    $(id).disabled = Boolean(why);
+    $(id).title = why;
   }
+  const batches = shown();
   $("all").checked = batches.length > 0 && batches.every((batch) => state.selected.has(batch.id));
+}
+
+function select(id, box) {
+  if (box.checked && state.selected.size < MOST_SELECTED) state.selected.add(id);
+  else state.selected.delete(id);
+  mark(box.closest("tr"), state.selected.has(id));
+  drawSelection();
 }
 
 function totals() {
@@ -175,13 +208,14 @@ function totals() {
 /** Ask what to do with the selected batches, naming what will be lost, and do it. */
 function ask(action) {
   const ids = [...state.selected];
+  state.failure = "";
   const many = ids.length === 1 ? "this batch" : `these ${ids.length.toLocaleString()} batches`;
   const isCancel = action === "cancel";
   $("question").textContent = isCancel ? `Cancel ${many}?` : `Tear down ${many}?`;
   $("chosen").replaceChildren(...ids.slice(0, 100).map((id) => element("li", {}, element("code", {}, id))));
   if (ids.length > 100) $("chosen").append(element("li", {}, `and ${ids.length - 100} more`));
   $("actions").hidden = isCancel;
-  $("folder").value ||= state.folder;
+  $("folder").value ||= state.dag.folder;
   const radios = [...document.querySelectorAll("input[name=action]")];
   const update = () => {
     const chosen = isCancel ? "cancel" : radios.find((each) => each.checked).value;
@@ -207,24 +241,29 @@ async function act(ids, action) {
   const conf = { batch_ids: ids, conn_id: $("connection").value, action };
   if (action === "save_and_delete") conf.folder = $("folder").value.trim();
   const path = `api/v2/dags/${encodeURIComponent(state.dag.id)}/dagRuns`;
+  // A second click must not start a second run.
+  state.selected.clear();
+  $("done").hidden = true;
+  draw();
   try {
     const run = await request(path, {}, { logical_date: null, conf, note: $("note").value.trim() || null });
     const link = element("a", { href: runLink(run.dag_id, run.dag_run_id) }, run.dag_run_id);
     $("done").replaceChildren(`${run.dag_id} has started: `, link);
     $("done").hidden = false;
     $("note").value = "";
-    state.selected.clear();
-    await load();
   } catch (error) {
-    report(error);
+    state.failure = error.status === 401 ? TEXTS.login : `${state.dag.id} has not started: ${error.message}`;
+    state.selected = new Set(ids);
   }
+  await load();
 }
 
 $("refresh").onclick = () => load();
 $("more").onclick = () => load({ more: true });
 $("connection").onchange = () => {
-  Object.assign(state, { batches: [], hasMore: false });
+  Object.assign(state, { batches: [], hasMore: false, phase: "loading", failure: "" });
   state.selected.clear();
+  notice();
   draw();
   load();
 };
@@ -240,7 +279,15 @@ $("clear").onclick = () => {
 };
 $("cancel").onclick = () => ask("cancel");
 $("teardown").onclick = () => ask("teardown");
-setInterval(() => {
-  if (document.visibilityState === "visible" && !$("dialog").open) load();
-}, REFRESH_SECONDS * 1000);
-start().catch(report);
+const refresh = () => {
+  if (document.visibilityState === "visible" && !$("dialog").open && !busy) load();
+};
+setInterval(refresh, REFRESH_SECONDS * 1000);
+followTheme();
+openLinksInAirflow();
+if (task) {
+  for (const id of ["controls", "totals"]) $(id).hidden = true;
+  document.querySelector("table").classList.add("of-task");
+}
+draw();
+load();

@@ -14,9 +14,17 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
+function tell(time) {
+  const text = `${time.dataset.word} ${relative(time.dateTime)}`.trim();
+  if (time.textContent !== text) time.textContent = text;
+}
+
 function moment(time, word = "") {
   if (!time) return "";
-  return element("time", { dateTime: time, title: absolute(time) }, `${word} ${relative(time)}`.trim());
+  const made = element("time", { dateTime: time, title: absolute(time) });
+  made.dataset.word = word;
+  tell(made);
+  return made;
 }
 
 function bar(parts, text) {
@@ -81,13 +89,12 @@ function teardown(runs) {
   });
 }
 
-/** Return the row of a batch. */
-export function row(batch, { selected, onSelect, runs }) {
+function row(batch, runs, onSelect) {
   const by = batch.created_by;
   const name = STATES[batch.processing_status] ?? batch.processing_status;
   const ended = batch.ended_at ? moment(batch.ended_at, "ended") : moment(batch.expires_at, "expires");
   const cells = [
-    ["", onSelect && Object.assign(element("input", { type: "checkbox", checked: selected, label: `Select ${batch.id}` }), { onchange: onSelect })],
+    ["", onSelect && element("input", { type: "checkbox", label: `Select ${batch.id}`, onchange: (event) => onSelect(batch.id, event.target) })],
     ["Batch", element("code", {}, batch.id), " ", copyButton(batch.id)],
     ["State", element("span", { className: `state ${batch.processing_status}` }, name)],
     ["Requests", ...requests(batch)],
@@ -102,5 +109,40 @@ export function row(batch, { selected, onSelect, runs }) {
     if (label) cell.dataset.label = label;
     return cell;
   });
-  return element("tr", { className: selected ? "selected" : "" }, ...drawn);
+  return element("tr", {}, ...drawn);
+}
+
+export function mark(row, selected) {
+  row.classList.toggle("selected", selected);
+  const box = row.querySelector("input");
+  if (box) box.checked = selected;
+}
+
+const known = new Map();
+
+/** Show batches in a table. What has not changed stays: thousands of rows take seconds to draw, and one has the focus. */
+export function drawRows(body, batches, { runs, selected, onSelect }) {
+  if (!batches.length) known.clear();
+  // Colors and titles depend on the time and the time zone.
+  const now = [absolute(0), Math.floor(Date.now() / 3600_000)];
+  const rows = batches.map((batch) => {
+    const itsRuns = runs.get(batch.id) ?? [];
+    const key = JSON.stringify([now, batch, itsRuns]);
+    // A running batch grows older.
+    if (known.get(batch.id)?.key !== key || batch.processing_status !== "ended")
+      known.set(batch.id, { key, drawn: row(batch, itsRuns, onSelect) });
+    const { drawn } = known.get(batch.id);
+    for (const time of drawn.querySelectorAll("time")) tell(time);
+    mark(drawn, selected.has(batch.id));
+    return drawn;
+  });
+  const focused = document.activeElement?.getAttribute("aria-label");
+  const kept = new Set(rows);
+  for (const each of [...body.children]) if (!kept.has(each)) each.remove();
+  let at = body.firstChild;
+  for (const each of rows)
+    if (each === at) at = at.nextSibling;
+    else body.insertBefore(each, at);
+  if (focused && document.activeElement === document.body)
+    [...body.querySelectorAll("[aria-label]")].find((each) => each.getAttribute("aria-label") === focused)?.focus();
 }
