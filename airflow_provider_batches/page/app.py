@@ -109,11 +109,15 @@ def task(user: GetUserDep, dag_id: Text, run_id: Text, task_id: Text, map_index:
     """Return the batches of one task instance, for those who may read the DAG's XComs."""
     if not may_read_xcoms(dag_id, user):
         raise HTTPException(403, f"You may not read the XComs of the DAG {dag_id!r}.")
-    batch_ids, conn_id = batches_of_task(dag_id, run_id, task_id, map_index)
-    if not (batch_ids and conn_id):
-        return {"batches": [], "missing": batch_ids}
-    found, missing = reader.find(conn_id, batch_ids)
-    return {"batches": _shown(found, {dag_id}), "missing": missing}
+    named = batches_of_task(dag_id, run_id, task_id, map_index)
+    if not (named.batch_ids and named.conn_id):
+        return {"batches": [], "missing": [], "partial": named.cut}
+    found = reader.find(named.conn_id, named.batch_ids)
+    return {
+        "batches": _shown(found.batches, {dag_id}),
+        "missing": found.missing,
+        "partial": named.cut or found.partial,
+    }
 
 
 def _shown(found: list[MessageBatch], readable: set[str]) -> list[dict[str, Any]]:

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
-from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
 #: XComs in which a task leaves the IDs of the batches that it has created: ours, and the official provider's.
 CREATED = ("created_batch_ids", "batch_id")
-#: XComs in which our tasks leave the IDs of their batches.
-RELATED = (*CREATED, "return_value")
-#: Operators whose task instances have batches, and the rendered field that names them.
-OPERATORS = {
-    "SubmitBatchesOperator": None,
-    "CancelBatchOperator": "batch_id",
-    "BatchEndedSensor": "batch_id",
-    "SaveBatchResultsOperator": "batch_id",
-    "DeleteBatchOperator": "batch_id",
-    "TeardownBatchesOperator": "batch_ids",
-}
+#: Rendered fields in which a task names its batches.
+FIELDS = ("batch_id", "batch_ids")
+#: How Airflow begins the text of a field that is longer than `[core] max_templated_field_length`.
+CUT = "Truncated. "
 #: The most XComs that are looked through.
 MAX_XCOMS = 5000
 #: A task may have left the ID before the API's clock says that it was created.
@@ -55,24 +49,40 @@ def creators(batch_ids: Collection[str], since: datetime, readable: set[str]) ->
     return found
 
 
-def batches_of_task(dag_id: str, run_id: str, task_id: str, map_index: int) -> tuple[list[str], str | None]:
-    """Return the IDs of a task instance's batches, and its connection."""
+@dataclass(frozen=True)
+class TaskBatches:
+    """The batches of a task instance, and its connection; `cut` if there are more than Airflow has stored."""
+
+    batch_ids: list[str]
+    conn_id: str | None
+    cut: bool = False
+
+
+def batches_of_task(dag_id: str, run_id: str, task_id: str, map_index: int) -> TaskBatches:
+    """Return the batches that a task instance has created, or that its fields name."""
+    key = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
     with create_session() as session:
-        key = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
-        operator = session.scalar(select(TaskInstance.operator).filter_by(**key))
-        if operator not in OPERATORS:
-            return [], None
         fields = session.scalar(select(RenderedTaskInstanceFields.rendered_fields).filter_by(**key)) or {}
-        xcoms = select(XComModel.value).where(XComModel.key.in_(RELATED)).filter_by(**key)
-        values = [*session.scalars(xcoms), fields.get(OPERATORS[operator] or "")]
-    found = [batch_id for value in values for batch_id in _ids(value)]
+        created = session.scalars(select(XComModel.value).where(XComModel.key.in_(CREATED)).filter_by(**key))
+        values = [*created, *(fields.get(name) for name in FIELDS)]
     conn_id = fields.get("conn_id")
-    return list(dict.fromkeys(found)), conn_id if isinstance(conn_id, str) else None
+    # Tasks of others have such fields, too, but no connection of this name.
+    if not isinstance(conn_id, str):
+        return TaskBatches([], None)
+    found = dict.fromkeys(batch_id for value in values for batch_id in _ids(value))
+    return TaskBatches(list(found), conn_id, any(map(_is_cut, values)))
+
+
+def _is_cut(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(CUT)
 
 
 def _ids(value: Any) -> list[str]:
     """Return the batch IDs in the value of an XCom or a rendered field: a text, or a list of texts."""
-    if isinstance(value, str):
+    if _is_cut(value):
+        # The text shows the beginning of the list; its last ID may be incomplete, and has no closing quote.
+        value = re.findall(r"'([^'\"\\\s]+)'", value)
+    elif isinstance(value, str):
         try:
             value = json.loads(value.replace("'", '"'))
         except ValueError:

@@ -8,9 +8,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from airflow_provider_batches.api import BatchesClient, BatchesError, ClientSettings, MessageBatch, NotFoundError
+from airflow_provider_batches.api import (
+    BatchesClient,
+    BatchesError,
+    ClientSettings,
+    InvalidArgumentError,
+    MessageBatch,
+    NotFoundError,
+)
 from airflow_provider_batches.api.endpoints import MAX_PAGE
 from airflow_provider_batches.api.models import read_batch
 from airflow_provider_batches.api.pager import Walk
@@ -24,6 +31,8 @@ MAX_THREADS = 4
 MAX_TIMEOUT = 10.0
 #: The most batches of a task that are retrieved one by one.
 MAX_RETRIEVED = 20
+
+T = TypeVar("T")
 
 
 class BusyError(BatchesError):
@@ -39,9 +48,22 @@ class Page:
 
 
 @dataclass(frozen=True)
+class Found:
+    """Those of some batches that exist, the IDs of those that do not, and whether some were not looked up."""
+
+    batches: list[MessageBatch]
+    missing: list[str]
+    partial: bool
+
+
+#: What was read: the connection, and a batch, or the batch after which a page starts.
+_Key = tuple[str, str, str | None]
+
+
+@dataclass(frozen=True)
 class _Kept:
     received: float
-    page: Page | None
+    value: Any
     error: BatchesError | None = None
 
 
@@ -61,7 +83,8 @@ class Reader:
         self._clock = clock
         self._threads = threading.BoundedSemaphore(MAX_THREADS)
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._kept: dict[tuple[str, str | None], _Kept] = {}
+        self._keeping = threading.Lock()
+        self._kept: dict[_Key, _Kept] = {}
         self._clients: dict[str, BatchesClient] = {}
 
     def batches(self, conn_id: str, limit: int, after_id: str | None = None) -> tuple[list[MessageBatch], bool]:
@@ -76,64 +99,80 @@ class Reader:
         rest = page.data[start : start + limit]
         return [read_batch(raw) for raw in rest], page.has_more or len(page.data) > start + limit
 
-    def find(self, conn_id: str, batch_ids: list[str]) -> tuple[list[MessageBatch], list[str]]:
-        """Return those of the batches that exist, and the IDs of those that were not found.
+    def find(self, conn_id: str, batch_ids: list[str]) -> Found:
+        """Find batches in the newest ones of the list. Older ones are retrieved one by one, up to `MAX_RETRIEVED`.
 
-        Those that are not among the newest ones of the list are retrieved, up to MAX_RETRIEVED; the rest is left out.
-
-        :raises BatchesError: A batch could not be looked up.
+        :raises BatchesError: The list, or one of the batches, could not be read.
         """
         page = self._page(conn_id, None)
         listed = {str(raw.get("id")): raw for raw in page.data}
-        older = [batch_id for batch_id in batch_ids if batch_id not in listed]
         found = {batch_id: read_batch(listed[batch_id]) for batch_id in batch_ids if batch_id in listed}
-        missing = [] if page.has_more else older
-        for batch_id in older[:MAX_RETRIEVED] if page.has_more else ():
-            with self._turn(conn_id):
-                try:
-                    found[batch_id] = self._client(conn_id).retrieve(batch_id, retries=0)
-                except NotFoundError:
-                    missing.append(batch_id)
-        return [found[batch_id] for batch_id in batch_ids if batch_id in found], missing
+        missing = [batch_id for batch_id in batch_ids if batch_id not in listed]
+        older = missing if page.has_more else []
+        for batch_id in older[:MAX_RETRIEVED]:
+            if batch := self._retrieved(conn_id, batch_id):
+                found[batch_id] = batch
+        unknown = older[MAX_RETRIEVED:]
+        return Found(
+            [found[batch_id] for batch_id in batch_ids if batch_id in found],
+            [batch_id for batch_id in missing if batch_id not in found and batch_id not in unknown],
+            bool(unknown),
+        )
 
     def _page_with(self, conn_id: str, after_id: str | None) -> Page | None:
         """Return a kept page that has batches after this one."""
         oldest = self._clock() - KEPT_SECONDS
-        for (kept_conn_id, _), kept in list(self._kept.items()):
-            if kept_conn_id == conn_id and kept.page and kept.received > oldest:
-                ids = [raw.get("id") for raw in kept.page.data]
-                if after_id in ids[:-1]:
-                    return kept.page
+        for (kept_conn_id, kind, _), kept in list(self._kept.items()):
+            if (kept_conn_id, kind) == (conn_id, "page") and kept.value and kept.received > oldest:
+                page: Page = kept.value
+                if after_id in [raw.get("id") for raw in page.data[:-1]]:
+                    return page
         return None
 
     def _page(self, conn_id: str, after_id: str | None) -> Page:
-        key = (conn_id, after_id)
+        def read() -> Page:
+            walk = Walk(MAX_PAGE, MAX_PAGE, after_id, None)
+            page = self._client(conn_id).page(walk, retries=0, doubt=False)
+            return Page(page.data, page.has_more)
+
+        return self._shared((conn_id, "page", after_id), read)
+
+    def _retrieved(self, conn_id: str, batch_id: str) -> MessageBatch | None:
+        def read() -> MessageBatch | None:
+            client = self._client(conn_id)
+            try:
+                return client.retrieve(batch_id, retries=0)
+            except (InvalidArgumentError, NotFoundError):
+                return None
+
+        return self._shared((conn_id, "batch", batch_id), read)
+
+    def _shared(self, key: _Key, read: Callable[[], T]) -> T:
+        """Return what was read some seconds ago, by whomever, or read it."""
         kept = self._fresh(key)
         if kept is None:
-            with self._turn(conn_id):
-                kept = self._fresh(key) or self._read(key)
+            with self._turn(key[0]):
+                kept = self._fresh(key) or self._keep(key, read)
         if kept.error:
             raise kept.error
-        assert kept.page is not None  # noqa: S101 - one of them is set
-        return kept.page
+        value: T = kept.value
+        return value
 
-    def _fresh(self, key: tuple[str, str | None]) -> _Kept | None:
+    def _fresh(self, key: _Key) -> _Kept | None:
         kept = self._kept.get(key)
         return kept if kept and kept.received > self._clock() - FRESH_SECONDS else None
 
-    def _read(self, key: tuple[str, str | None]) -> _Kept:
-        conn_id, after_id = key
-        page, error = None, None
+    def _keep(self, key: _Key, read: Callable[[], T]) -> _Kept:
+        value, error = None, None
         try:
-            walk = Walk(MAX_PAGE, MAX_PAGE, after_id, None)
-            read = self._client(conn_id).page(walk, retries=0, doubt=False)
-            page = Page(read.data, read.has_more)
+            value = read()
         except BatchesError as failure:
             error = failure
         now = self._clock()
-        self._kept = {each: kept for each, kept in self._kept.items() if kept.received > now - KEPT_SECONDS}
-        self._kept[key] = _Kept(now, page, error)
-        return self._kept[key]
+        with self._keeping:
+            recent = {each: kept for each, kept in self._kept.items() if kept.received > now - KEPT_SECONDS}
+            self._kept = {**recent, key: _Kept(now, value, error)}
+            return self._kept[key]
 
     @contextmanager
     def _turn(self, conn_id: str) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -161,6 +162,8 @@ class TestTasks:
             "from airflow.sdk import DAG\n"
             "from airflow_provider_batches.operators.submit import SubmitBatchesOperator\n"
             "from airflow_provider_batches.operators.batches import CancelBatchOperator\n"
+            "from airflow_provider_batches.operators.teardown import TeardownBatchesOperator\n"
+            "class Mine(CancelBatchOperator): pass\n"
             "from airflow.providers.standard.operators.empty import EmptyOperator\n"
             "PARAMS = {'model': 'm', 'max_tokens': 5, 'messages': [{'role': 'user', 'content': 'x'}]}\n"
             "with DAG('submitting'):\n"
@@ -168,6 +171,9 @@ class TestTasks:
             "        requests=[{'custom_id': 'a', 'params': PARAMS}, {'custom_id': 'b', 'params': PARAMS}],\n"
             "        requests_per_batch=1)\n"
             "    EmptyOperator(task_id='other')\n"
+            "    submit >> Mine(task_id='cancel', batch_id='{{ ti.xcom_pull(\"submit\")[0] }}')\n"
+            "    BATCH_IDS = [f'msgbatch_{number:04}' for number in range(1000)]\n"
+            "    TeardownBatchesOperator(task_id='tear_down', batch_ids=BATCH_IDS, report_only=True)\n"
         )
         (tmp_path / "submitting.py").write_text(dag)
         monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path))
@@ -187,8 +193,28 @@ class TestTasks:
         for role in ROLES:
             answer = get("/api/task", role, **query)
             assert {batch["id"] for batch in answer.json()["batches"]} == set(api.ids()), role
-        assert get("/api/task", "op", **{**query, "task_id": "other"}).json() == {"batches": [], "missing": []}
-        assert get("/api/task", "op", **{**query, "run_id": "no_such"}).json() == {"batches": [], "missing": []}
+        nothing = {"batches": [], "missing": [], "partial": False}
+        assert get("/api/task", "op", **{**query, "task_id": "other"}).json() == nothing
+        assert get("/api/task", "op", **{**query, "run_id": "no_such"}).json() == nothing
+
+    def test_an_operator_derived_from_ours_has_its_batches_too(
+        self, ran: Any, get: Callable[..., Any], api: Emulator
+    ) -> None:
+        batch_id = api.ids()[-1]
+        query = {"dag_id": "submitting", "run_id": ran._which["run_id"], "task_id": "cancel"}
+        (found,) = get("/api/task", "viewer", **query).json()["batches"]
+
+        assert found["id"] == batch_id
+
+    def test_a_field_that_airflow_has_cut_gives_the_ids_that_it_still_has(
+        self, ran: Any, get: Callable[..., Any], api: Emulator
+    ) -> None:
+        query = {"dag_id": "submitting", "run_id": ran._which["run_id"], "task_id": "tear_down"}
+        answer = get("/api/task", "op", **query).json()
+
+        assert answer["partial"]
+        assert answer["missing"][:2] == ["msgbatch_0000", "msgbatch_0001"]
+        assert all(re.fullmatch(r"msgbatch_\d{4}", batch_id) for batch_id in answer["missing"])
 
     def test_a_dag_that_a_user_may_not_read_is_not_named(
         self, ran: Any, get: Callable[..., Any], page: Any, monkeypatch: pytest.MonkeyPatch

@@ -129,25 +129,27 @@ def test_a_rotated_key_is_used(api: Emulator, clock: Clock) -> None:
 @pytest.mark.parametrize("count", [3, 1500])
 def test_the_batches_of_a_task_are_found_in_the_list_or_one_by_one(count: int, reader: Reader, api: Emulator) -> None:
     listed = add(api, count)
-    found, missing = reader.find("c", [listed[-1], "msgbatch_gone", listed[0]])
+    for _ in range(3):
+        found = reader.find("c", [listed[-1], "msgbatch_gone", "no/id", listed[0]])
 
-    assert [batch.id for batch in found] == [listed[-1], listed[0]]
-    assert missing == ["msgbatch_gone"]
+        assert [batch.id for batch in found.batches] == [listed[-1], listed[0]]
+        assert (found.missing, found.partial) == (["msgbatch_gone", "no/id"], False)
     assert api.count("retrieve") == (0 if count == 3 else 2)
 
 
-def test_a_batch_that_cannot_be_looked_up_does_not_count_as_missing(reader: Reader, api: Emulator) -> None:
-    listed = add(api, 1500)
-    api.fault(Fault("retrieve", times=None, status=500))
+def test_old_batches_that_were_not_looked_up_do_not_count_as_missing(reader: Reader, api: Emulator) -> None:
+    found = reader.find("c", add(api, 1050)[-50:])
+
+    assert len(found.batches) == api.count("retrieve") == MAX_RETRIEVED
+    assert (found.missing, found.partial) == ([], True)
+
+
+def test_a_batch_that_cannot_be_read_does_not_count_as_missing(reader: Reader, api: Emulator) -> None:
+    oldest = add(api, 1001)[-1]
+    api.fault(Fault("retrieve", times=1, status=500))
+
     with pytest.raises(BatchesError, match="500"):
-        reader.find("c", [listed[-1]])
-
-
-def test_of_very_many_batches_some_are_left_out_but_none_counts_as_missing(reader: Reader, api: Emulator) -> None:
-    listed = add(api, 1100)
-    found, missing = reader.find("c", listed[1000:])
-
-    assert ([batch.id for batch in found], missing) == (listed[1000 : 1000 + MAX_RETRIEVED], [])
+        reader.find("c", [oldest])
 
 
 def test_a_read_is_limited_to_ten_seconds(api: Emulator, clock: Clock) -> None:
