@@ -90,3 +90,16 @@ def test_the_emulator_s_package_does_not_load_the_rest_or_a_server() -> None:
     loaded = _modules("import airflow_provider_batches.emulator")
     prefixes = ("airflow.", "airflow_provider_batches.api", "airflow_provider_batches.hooks", "uvicorn.", "starlette.")
     assert [name for name in loaded if f"{name}.".startswith(prefixes)] == []
+
+
+def test_the_plugin_that_every_process_imports_adds_next_to_nothing() -> None:
+    airflow = "import airflow.plugins_manager"
+    added = _modules(f"{airflow}\nimport airflow_provider_batches.page.plugin") - _modules(airflow)
+
+    assert {name for name in added if name.startswith("airflow_provider_batches.")} == {
+        "airflow_provider_batches._compat",
+        "airflow_provider_batches.page",
+        "airflow_provider_batches.page.plugin",
+    }
+    heavy = tuple(f"{name}." for name in HEAVY)
+    assert sorted(name for name in added if f"{name}.".startswith(heavy)) == []
