@@ -107,8 +107,9 @@ def _tear_down(options: argparse.Namespace, connection: str) -> int:
         hook = _hook(airflow.home, connection)
         batch = hook.get_batch(options.batch_id) if options.batch_id else hook.create_batch(_requests(options.model))
         log(f"batch {batch.id}: {batch.request_counts.total} requests, {batch.processing_status}")
-        run_id = airflow.trigger_dag(TEARDOWN, {"batch_id": batch.id})
-        log(f'triggered DAG {TEARDOWN} with {{"batch_id": "{batch.id}"}}')
+        params = {"batch_id": batch.id, "action": "discard"}
+        run_id = airflow.trigger_dag(TEARDOWN, params)
+        log(f"triggered DAG {TEARDOWN} with {json.dumps(params)}")
         state = _follow(airflow, TEARDOWN, run_id, timeout=API_ENDS_WITHIN)
         log(f"the run has ended: {state}")
         _print_tasks(airflow, TEARDOWN, run_id)

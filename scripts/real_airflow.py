@@ -1,7 +1,7 @@
 """Runs a real Airflow: api-server, scheduler, DAG processor and triggerer, on SQLite, in a temporary folder.
 
     with RealAirflow(dags_folder=Path("example_dags"), env={"AIRFLOW_CONN_ANTHROPIC_DEFAULT": ...}) as airflow:
-        run_id = airflow.trigger_dag("teardown_batch", {"batch_id": "msgbatch_1"})
+        run_id = airflow.trigger_dag("teardown_batch", {"batch_id": "msgbatch_1", "action": "discard"})
         assert airflow.wait_for_run("teardown_batch", run_id) == "success"
 
 It listens on free loopback ports and is controlled through Airflow's public REST API. It leaves nothing behind, except

@@ -32,10 +32,11 @@ def test_a_template_in_a_prompt_is_sent_unchanged(run: Callable[..., Any], batch
 @pytest.mark.parametrize(
     ("dag_id", "params"),
     [
-        ("teardown_batch", {"batch_id": SECRET}),
-        ("teardown_batch", {"batch_id": "../models"}),
-        ("teardown_batch", {"batch_id": "msgbatch_1", "conn_id": "postgres_default"}),
-        ("teardown_batch", {"batch_id": "msgbatch_1", "conn_id": "anthropic/../../variables/x"}),
+        ("teardown_batch", {"batch_id": SECRET, "action": "discard"}),
+        ("teardown_batch", {"batch_id": "../models", "action": "discard"}),
+        ("teardown_batch", {"batch_id": "msgbatch_1", "action": "delete"}),
+        ("teardown_batch", {"batch_id": "msgbatch_1", "action": "discard", "conn_id": "postgres_default"}),
+        ("teardown_batch", {"batch_id": "msgbatch_1", "action": "discard", "conn_id": "anthropic/../x"}),
         ("scheduled_teardown", {"older_than_days": "1D{{ 1 }}", "report_only": False}),
         ("scheduled_teardown", {"older_than_days": 7, "report_only": "{{ False }}"}),
     ],

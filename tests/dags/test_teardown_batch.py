@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,14 +10,26 @@ from airflow_provider_batches.emulator import Emulator
 from tests.dags.conftest import ParamValidationError
 
 
-def test_a_running_batch_is_canceled_waited_for_and_deleted(
+def test_results_are_saved_before_the_batch_is_deleted(
+    run: Callable[..., Any], batches_emulator: Emulator, tmp_path: Path
+) -> None:
+    batch_id = batches_emulator.add_batch(status="ended", age_seconds=7200)
+
+    ended = run("teardown_batch", batch_id=batch_id, folder=tmp_path.as_uri())
+
+    assert (ended.state, ended.states["discard"]) == ("success", "skipped")
+    assert batches_emulator.batch(batch_id) is None
+    assert len((tmp_path / f"{batch_id}.jsonl").read_bytes().splitlines()) == 100
+
+
+def test_a_running_batch_is_canceled_waited_for_and_discarded(
     run: Callable[..., Any], batches_emulator: Emulator
 ) -> None:
     batch_id = batches_emulator.add_batch(requests=100, status="in_progress")
 
-    ended = run("teardown_batch", batch_id=batch_id)
+    ended = run("teardown_batch", batch_id=batch_id, action="discard")
 
-    assert ended.state == "success"
+    assert (ended.state, ended.states["save"], ended.states["delete"]) == ("success", "skipped", "skipped")
     assert batches_emulator.batch(batch_id) is None
     assert [request.endpoint for request in batches_emulator.requests if request.method != "GET"] == [
         "cancel",
@@ -24,21 +37,43 @@ def test_a_running_batch_is_canceled_waited_for_and_deleted(
     ]
 
 
-def test_each_task_returns_the_batch_id(run: Callable[..., Any], batches_emulator: Emulator) -> None:
+def test_cancel_deletes_nothing(run: Callable[..., Any], batches_emulator: Emulator) -> None:
+    batch_id = batches_emulator.add_batch(status="in_progress")
+
+    ended = run("teardown_batch", batch_id=batch_id, action="cancel")
+
+    assert (ended.state, ended.states["wait"]) == ("success", "success")
+    assert {ended.states[task_id] for task_id in ("save", "delete", "discard")} == {"skipped"}
+    assert batches_emulator.count("delete") == 0
+
+
+def test_without_a_folder_nothing_is_sent(run: Callable[..., Any], batches_emulator: Emulator) -> None:
     batch_id = batches_emulator.add_batch(status="in_progress")
 
     ended = run("teardown_batch", batch_id=batch_id)
 
-    assert [ended.xcom(task_id) for task_id in ("cancel", "wait", "delete")] == [batch_id] * 3
+    assert (ended.state, ended.states["check"]) == ("failed", "failed")
+    assert batches_emulator.count() == 0
+
+
+def test_a_save_that_fails_keeps_the_batch(run: Callable[..., Any], batches_emulator: Emulator, tmp_path: Path) -> None:
+    batch_id = batches_emulator.add_batch(status="ended")
+    (tmp_path / "file").write_text("")
+
+    ended = run("teardown_batch", batch_id=batch_id, folder=(tmp_path / "file").as_uri())
+
+    assert (ended.state, ended.states["delete"]) == ("failed", "upstream_failed")
+    assert batches_emulator.ids() == [batch_id]
+
+
+def test_each_task_returns_the_batch_id(run: Callable[..., Any], batches_emulator: Emulator) -> None:
+    batch_id = batches_emulator.add_batch(status="in_progress")
+
+    ended = run("teardown_batch", batch_id=batch_id, action="discard")
+
+    assert [ended.xcom(task_id) for task_id in ("cancel", "wait", "discard")] == [batch_id] * 3
     assert ended.xcom("wait", "batch")["request_counts"]["canceled"] == 100
-    assert ended.xcom("delete", "deletion")["batch_id"] == batch_id
-
-
-def test_a_batch_that_has_ended_is_deleted(run: Callable[..., Any], batches_emulator: Emulator) -> None:
-    batch_id = batches_emulator.add_batch(status="ended", age_seconds=7200)
-
-    assert run("teardown_batch", batch_id=batch_id).state == "success"
-    assert batches_emulator.batch(batch_id) is None
+    assert ended.xcom("discard", "deletion")["batch_id"] == batch_id
 
 
 def test_an_unknown_batch_fails_the_run_before_anything_is_deleted(
@@ -46,10 +81,10 @@ def test_an_unknown_batch_fails_the_run_before_anything_is_deleted(
 ) -> None:
     other = batches_emulator.add_batch(status="ended", age_seconds=7200)
 
-    ended = run("teardown_batch", batch_id="msgbatch_typo")
+    ended = run("teardown_batch", batch_id="msgbatch_typo", action="discard")
 
-    assert ended.state == "failed"
-    assert ended.states == {"cancel": "failed", "wait": "upstream_failed", "delete": "upstream_failed"}
+    assert (ended.state, ended.states["cancel"]) == ("failed", "failed")
+    assert {ended.states[task_id] for task_id in ("wait", "choose", "discard")} == {"upstream_failed"}
     assert batches_emulator.ids() == [other]
 
 
@@ -60,7 +95,9 @@ def test_another_connection_can_be_named(
     monkeypatch.delenv("AIRFLOW_CONN_ANTHROPIC_DEFAULT")
     batch_id = batches_emulator.add_batch(status="ended", age_seconds=7200)
 
-    assert run("teardown_batch", batch_id=batch_id, conn_id="anthropic_other_team").state == "success"
+    ended = run("teardown_batch", batch_id=batch_id, conn_id="anthropic_other_team", action="discard")
+
+    assert ended.state == "success"
     assert batches_emulator.batch(batch_id) is None
 
 

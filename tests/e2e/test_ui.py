@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
@@ -114,7 +115,7 @@ def test_a_malformed_id_is_refused_by_the_form(page: Page, airflow: RealAirflow)
     batch_id = field(form, "Batch ID")
     expect(batch_id).to_contain_text("This field is required")
     expect(form.get_by_role("button", name="Trigger")).to_be_disabled()
-    expect(batch_id).to_contain_text("Its results are deleted too.")
+    expect(field(form, "What to do")).to_contain_text("This cannot be undone.")
     expect(field(form, "Connection").get_by_role("textbox")).to_have_value("anthropic_default")
 
     batch_id.get_by_role("textbox").fill("../messages")
@@ -124,17 +125,20 @@ def test_a_malformed_id_is_refused_by_the_form(page: Page, airflow: RealAirflow)
     assert airflow.api("GET", "/dags/teardown_batch/dagRuns")["total_entries"] == 0
 
 
-def test_a_batch_is_torn_down_from_the_form(page: Page, api: Emulator, airflow: RealAirflow, shot: Shot) -> None:
+def test_a_batch_is_torn_down_from_the_form(
+    page: Page, api: Emulator, airflow: RealAirflow, shot: Shot, tmp_path: Path
+) -> None:
     batch_id = api.add_batch(requests=100, status="in_progress")
     form = trigger_form(page, airflow, "teardown_batch")
     field(form, "Batch ID").get_by_role("textbox").fill(batch_id)
+    field(form, "Folder for the results").get_by_role("textbox").fill(tmp_path.as_uri())
     shot("trigger-form")
     form.get_by_role("button", name="Trigger").click()
     expect(form).to_be_hidden()
 
     run_id = newest_run(airflow, "teardown_batch")
     page.goto(f"/dags/teardown_batch/runs/{run_id}")
-    for task_id in ("cancel", "wait", "delete"):
+    for task_id in ("cancel", "wait", "save", "delete"):
         row = page.get_by_role("row", name=re.compile(rf"^{task_id}\b"))
         expect(row).to_contain_text("Success", timeout=RUN_TIMEOUT)
         expect(page.get_by_test_id(f"grid-{run_id}-{task_id}")).to_be_visible()

@@ -9,7 +9,7 @@ from airflow_provider_batches.pytest_plugin import DagTestRun
 def test_a_running_batch_is_gone_in_the_end(run_dag: Callable[..., DagTestRun], batches_emulator: Emulator) -> None:
     batch_id = batches_emulator.add_batch(status="in_progress")
 
-    assert run_dag("teardown_batch", {"batch_id": batch_id}).state == "success"
+    assert run_dag("teardown_batch", {"batch_id": batch_id, "action": "discard"}).state == "success"
     assert batches_emulator.batch(batch_id) is None
     assert batches_emulator.count("cancel") == 1
 
@@ -18,10 +18,10 @@ def test_it_outlasts_an_outage(run_dag: Callable[..., DagTestRun], batches_emula
     batch_id = batches_emulator.add_batch(status="in_progress")
     batches_emulator.fault(Fault("delete", status=503, times=2))
 
-    assert run_dag("teardown_batch", {"batch_id": batch_id}).state == "success"
+    assert run_dag("teardown_batch", {"batch_id": batch_id, "action": "discard"}).state == "success"
 
 
 def test_a_batch_that_does_not_exist_fails_the_run(run_dag: Callable[..., DagTestRun]) -> None:
-    run = run_dag("teardown_batch", {"batch_id": "msgbatch_typo"})
+    run = run_dag("teardown_batch", {"batch_id": "msgbatch_typo", "action": "discard"})
 
-    assert (run.state, run.states["delete"]) == ("failed", "upstream_failed")
+    assert (run.state, run.states["discard"]) == ("failed", "upstream_failed")

@@ -15,14 +15,14 @@ CANARY = "sk-ant-canary-4b1d7f0e"
 def test_a_batch_is_torn_down_from_the_form(airflow: RealAirflow, api: Emulator) -> None:
     batch_id = api.add_batch(requests=100, status="in_progress")
 
-    run_id = airflow.trigger_dag("teardown_batch", {"batch_id": batch_id})
+    run_id = airflow.trigger_dag("teardown_batch", {"batch_id": batch_id, "action": "discard"})
 
     assert airflow.wait_for_run("teardown_batch", run_id) == "success"
     assert api.batch(batch_id) is None
-    assert airflow.xcom("teardown_batch", run_id, "delete") == batch_id
-    assert airflow.xcom("teardown_batch", run_id, "delete", key="deletion")["batch_id"] == batch_id
-    for task in airflow.task_instances("teardown_batch", run_id):
-        log = airflow.task_log("teardown_batch", run_id, task["task_id"], task["try_number"])
+    assert airflow.xcom("teardown_batch", run_id, "discard") == batch_id
+    assert airflow.xcom("teardown_batch", run_id, "discard", key="deletion")["batch_id"] == batch_id
+    for task_id in ("cancel", "wait", "discard"):
+        log = airflow.task_log("teardown_batch", run_id, task_id)
         assert batch_id in log
         assert CANARY not in log
 
