@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import BaseOperator
 
+from airflow_provider_batches import _metrics
 from airflow_provider_batches._compat import AirflowException, AirflowFailException, conf
 from airflow_provider_batches.api import BatchesError, InvalidArgumentError
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT, BatchesHook
@@ -99,6 +100,7 @@ class BatchesOperator(BaseOperator):
         outcomes = self.hook.wait(waits, self.log, gives_up, leave_at, **options)
         if leave and len(outcomes) < len(waits) and not any(map(gives_up, outcomes)):
             leave()
+        _metrics.count_ended(self.conn_id, outcomes, waits[0].start_time)
         return outcomes
 
     def _leave_to_triggerer(self, batch_id: str | list[str], waits: list[Wait], **options: Any) -> None:

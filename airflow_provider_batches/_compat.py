@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -74,6 +75,27 @@ def shared_stream_producer() -> Any:
     except ImportError:
         return None
     return SharedStreamProducer
+
+
+@cache
+def stats() -> Any:
+    """Return the client of Airflow's metrics."""
+    try:  # 3.2+
+        # In a triggerer, nothing but this import connects the client to its backend.
+        import airflow.sdk.serde  # noqa: F401
+        from airflow.sdk.observability.stats import Stats
+    except ImportError:
+        from airflow.stats import Stats
+    return Stats
+
+
+def lineage_collector() -> Any:
+    """Return the collector of the assets that a task reads and writes. Without a reader of it, it collects nothing."""
+    try:
+        from airflow.sdk.lineage import get_hook_lineage_collector
+    except ImportError:  # before 3.2
+        from airflow.lineage.hook import get_hook_lineage_collector
+    return get_hook_lineage_collector()
 
 
 class EventMemory:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from airflow_provider_batches import _metrics
 from airflow_provider_batches._compat import task_states
 from airflow_provider_batches.api import AsyncBatchesClient, BatchesError
 
@@ -22,6 +23,7 @@ CANCELS = 16
 async def cancel_for_user(
     ti: Any,
     batch_ids: Sequence[str],
+    conn_id: str,
     connect: Callable[[], Awaitable[AsyncBatchesClient]],
     log: Any,
     seconds: float,
@@ -30,6 +32,7 @@ async def cancel_for_user(
 
     :param ti: The task instance, or None. Its state is read from Airflow's API server.
     :param batch_ids: The batches.
+    :param conn_id: The connection, for the metric.
     :param connect: Returns the client, which is closed at the end.
     :param log: The task's logger.
     :param seconds: Seconds after which to give up.
@@ -52,6 +55,7 @@ async def cancel_for_user(
         else:
             del left[batch_id]
             status = batch.processing_status
+            _metrics.count("canceled", not batch.ended, conn_id=conn_id)
             log.info("A user marked the task: batch %s is %s (request-id %s)", batch_id, status, batch.request_id)
 
     async def cancel_all() -> None:

@@ -89,7 +89,12 @@ def enrich(
                 saved.append(save.output)
                 if number < rounds:
                     sift = MergeBatchResultsOperator(
-                        task_id="sift", results=[*saved], path=f"{stem}.round_{number}.jsonl", **table
+                        task_id="sift",
+                        results=[*saved],
+                        path=f"{stem}.round_{number}.jsonl",
+                        # `merge` counts all rounds.
+                        counts_usage=False,
+                        **table,
                     )
                     requests = f"{{{{ ti.xcom_pull('{sift.task_id}')['failed_path'] }}}}"
         about = f"(ti.xcom_pull('{submits[0]}', key='submission') or {{}})"

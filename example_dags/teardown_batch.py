@@ -87,15 +87,13 @@ def teardown_batch() -> None:
             raise ValueError("folder is empty, and the action is save_and_delete. Trigger the DAG again with a folder.")
 
     @task.branch(retries=0)
-    def choose(params: Any = None) -> str | None:
-        return {"cancel": None, "save_and_delete": "save", "discard": "discard"}[params["action"]]
+    def choose(params: Any = None) -> list[str]:
+        return {"cancel": [], "save_and_delete": ["save"], "discard": ["discard"]}[params["action"]]
 
     cancel = CancelBatchOperator(task_id="cancel", batch_id=BATCH_ID, conn_id=CONN_ID)
     # `cancel` has found the batch, so the ID is right. A batch that is gone later is a success: an earlier try, or
     # somebody else, has deleted it.
-    wait = BatchEndedSensor(
-        task_id="wait", batch_id=BATCH_ID, conn_id=CONN_ID, deferrable=True, ignore_if_missing=True
-    )
+    wait = BatchEndedSensor(task_id="wait", batch_id=BATCH_ID, conn_id=CONN_ID, deferrable=True, ignore_if_missing=True)
     # A batch that was canceled early has no results.
     save = SaveBatchResultsOperator(
         task_id="save", batch_id=BATCH_ID, path="{{ params.folder }}", conn_id=CONN_ID, on_missing_results="ignore"

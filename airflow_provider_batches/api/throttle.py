@@ -45,6 +45,8 @@ class Throttle:
         self.has_answered = has_answered
         #: The number of answered calls, including refused ones.
         self.answers = 0
+        #: The number of attempts that were started, and of those that were answered with a 429.
+        self.attempts = self.refusals = 0
         self._clock = clock
         self._lock = threading.Lock()
         self._min_gap = self._gap = 60.0 / requests_per_minute if requests_per_minute else 0.0
@@ -61,6 +63,7 @@ class Throttle:
             start = max(self._next, self._held_until)
             if start <= now:
                 self._next = now + self._gap
+                self.attempts += 1
             return max(0.0, start - now)
 
     @property
@@ -80,6 +83,7 @@ class Throttle:
     def on_error(self, error: BatchesError) -> None:
         """Record a failed call."""
         if error.evidence.proof is Proof.RATE_LIMIT:
+            self.refusals += 1
             self._hold(error)
         elif error.evidence.outage:
             with self._lock:

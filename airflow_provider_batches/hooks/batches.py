@@ -188,7 +188,7 @@ class BatchesHook(BaseHook):
         log: Any,
         gives_up: Callable[[Outcome], bool] = lambda outcome: outcome.status != "ended",
         leave_at: float = float("inf"),
-        **options: int,
+        **options: Any,
     ) -> list[Outcome]:
         """Block until waits have ended, and return their outcomes. See `waiting.poller.Poller.wait`.
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_batches import _metrics
 from airflow_provider_batches._arguments import read_batch_id, read_flag, read_seconds
 from airflow_provider_batches._base import (
     DEFAULT_DEFERRABLE,
@@ -96,6 +97,7 @@ class CancelBatchOperator(BatchTask):
                 return batch_id
             state = "had ended already:" if batch.ended else "is"
             self.log.info("Batch %s %s %s; request-id %s", batch_id, state, describe(batch), batch.request_id)
+            _metrics.count("canceled", not batch.ended, conn_id=self.conn_id)
             self._push_batch(context, batch.snapshot())
             if batch.ended or not self.wait_for_completion:
                 return batch_id
@@ -173,6 +175,7 @@ class DeleteBatchOperator(BatchTask):
         now = datetime.now(timezone.utc).isoformat()
         deletion = {"batch_id": batch_id, "deleted_at": now, "request_id": request_id}
         context["ti"].xcom_push(key="deletion", value=deletion)
+        _metrics.count("deleted", conn_id=self.conn_id)
         self.log.info("Deleted batch %s (%s; request-id %s)", batch_id, describe(batch), request_id)
         return batch_id
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_batches import api
-from airflow_provider_batches._arguments import is_template, read_batch_id
+from airflow_provider_batches import _datasets, _metrics, api
+from airflow_provider_batches._arguments import is_template, read_batch_id, read_flag
 from airflow_provider_batches._base import BatchTask, airflow_errors, storage_folder
 from airflow_provider_batches._compat import AirflowFailException, AirflowSkipException, task_ids
 from airflow_provider_batches.hooks.batches import BatchesHook
 from airflow_provider_batches.results.columns import compile_schema, is_worth_another_try
 from airflow_provider_batches.results.merging import Merge
-from airflow_provider_batches.results.saving import Saver
+from airflow_provider_batches.results.saving import RECORDED, Saver
 from airflow_provider_batches.storage.folder import Folder
 from airflow_provider_batches.storage.uris import check_uri
 from airflow_provider_batches.submission.cost import Prices, read_estimated_cost, read_prices, spent
@@ -96,11 +96,15 @@ class SaveBatchResultsOperator(BatchTask):
                 raise error(text)
             self.log.warning(text)
         elif saved.fetched:
+            _metrics.count("saved", conn_id=self.conn_id)
             self.log.info("Saved %d bytes of batch %s to %s", saved.size, batch_id, saved.path)
         else:
             self.log.info("The results of batch %s are already saved and complete: %s", batch_id, saved.path)
-        names = ("request_counts", "lines", "size", "sha256", "missing")
-        return {"batch_id": batch_id, "path": saved.path, **{name: saved.record[name] for name in names}}
+        about = {"batch_id": batch_id, **{name: saved.record[name] for name in RECORDED}}
+        if saved.path:
+            _datasets.report_output(self, saved.path)
+            _datasets.announce(self, context, saved.path, about)
+        return {**about, "path": saved.path, "missing": saved.missing}
 
     def on_kill(self) -> None:
         """Stop, and never publish a partial file."""
@@ -137,6 +141,8 @@ class MergeBatchResultsOperator(BaseOperator):
     :param prices: As for SubmitBatchesOperator.
     :param estimated_cost: Dollars, to be logged and returned with the actual cost, such as `estimated_cost` of the
         XCom `submission` of SubmitBatchesOperator (templated). Default: none.
+    :param counts_usage: Whether tokens and cost count in Airflow's metrics. Default True. Set it to False if another
+        task merges the same results, too.
     """
 
     template_fields: Sequence[str] = ("rows", "results", "path", "estimated_cost")
@@ -154,6 +160,7 @@ class MergeBatchResultsOperator(BaseOperator):
         retries_request: Callable[[Mapping[str, Any]], bool] = is_worth_another_try,
         prices: Prices | None = None,
         estimated_cost: Templated[float | str | None] = None,
+        counts_usage: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -169,6 +176,7 @@ class MergeBatchResultsOperator(BaseOperator):
         self.estimated_cost: Any = estimated_cost
         if not is_template(estimated_cost):
             read_estimated_cost(estimated_cost)
+        self.counts_usage = read_flag("counts_usage", counts_usage)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Merge the results."""
@@ -182,6 +190,13 @@ class MergeBatchResultsOperator(BaseOperator):
         self.log.info("Merged rows into %s: %s", merge.path, rows)
         for model, counts in merged.usage.items():
             self.log.info("%s: %s", model, ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+        if self.counts_usage:
+            _metrics.count_usage(merged.usage, cost)
+        for source in (self.rows.source, *merge.results):
+            _datasets.report_input(self, source)
+        for path in (merge.path, merge.failed_path):
+            _datasets.report_output(self, path)
+        _datasets.announce(self, context, merge.path, {"statuses": dict(merged.statuses), "failed": merged.failed})
         if cost is not None:
             estimated = "" if estimated_cost is None else f"; the estimate was ${estimated_cost:.2f}"
             self.log.info("The answers cost $%.2f%s", cost, estimated)

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from threading import Event
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_batches import _datasets, _metrics
 from airflow_provider_batches._arguments import is_template, read_choice, read_count, read_flag, read_seconds
 from airflow_provider_batches._base import (
     BACKSTOP,
@@ -201,7 +202,7 @@ class SubmitBatchesOperator(BatchesOperator):
             return AsyncBatchesClient(self.hook.settings)
 
         try:
-            work = cancel_for_user(self._ti, self._batch_ids, connect, self.log, KILL_SECONDS)
+            work = cancel_for_user(self._ti, self._batch_ids, self.conn_id, connect, self.log, KILL_SECONDS)
             run_in_thread(work, KILL_SECONDS + 1)
         except Exception as error:
             # The task's own code is interrupted here, and must not see it.
@@ -260,7 +261,8 @@ class SubmitBatchesOperator(BatchesOperator):
     def _submission(self, context: Context, plan: Plan) -> Submission:
         self._ti = context["ti"]
 
-        def on_batch(batch_ids: list[str]) -> None:
+        def on_batch(batch_ids: list[str], *, is_new: bool = True) -> None:
+            _metrics.count("submitted", is_new, conn_id=self.conn_id)
             self._batch_ids = batch_ids
             self._ti.xcom_push(key="created_batch_ids", value=batch_ids)
 
@@ -274,7 +276,7 @@ class SubmitBatchesOperator(BatchesOperator):
         )
         if batch_ids := submission.batch_ids():
             self.log.info("Submitted already: %d of %d batches", len(batch_ids), len(plan.chunks))
-            on_batch(batch_ids)
+            on_batch(batch_ids, is_new=False)
         return submission
 
     def _report(self, context: Context, folder: Folder | None, summary: Summary, batches: int) -> None:
@@ -304,6 +306,7 @@ class SubmitBatchesOperator(BatchesOperator):
             self.log.warning(pending.text)
             self._wait_for(pending)
         batch_ids = submission.batch_ids()
+        _datasets.report_input(self, getattr(self.requests, "source", self.requests))
         if not self.keep_requests:
             submission.remove_requests()
         memory = self._memory(context)

@@ -13,14 +13,15 @@ from functools import cached_property
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_batches import _datasets, _metrics
 from airflow_provider_batches._arguments import is_template, read_count, read_flag, read_seconds
 from airflow_provider_batches._base import WORKER_SECONDS, airflow_errors, is_retry, run_start, time_to_wait
 from airflow_provider_batches._compat import AirflowException, AirflowFailException, TaskMemory, task_ids
 from airflow_provider_batches.api import BatchesClient, InvalidArgumentError, MessageBatch, Throttle
-from airflow_provider_batches.api.errors import StoppedError
 from airflow_provider_batches.hooks.batches import DEFAULT_POLL_INTERVAL, DEFAULT_TIMEOUT
+from airflow_provider_batches.operators._choice import Choice
 from airflow_provider_batches.operators._selecting import SelectingOperator
-from airflow_provider_batches.results.saving import Saver
+from airflow_provider_batches.results.saving import RECORDED, Saver
 from airflow_provider_batches.storage.folder import Folder
 from airflow_provider_batches.storage.uris import check_uri
 from airflow_provider_batches.teardown.job import Teardown
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 NAMED = 200
 #: Seconds between writes of the full record. A worker that is killed loses at most the records since the last one.
 RECORD_SECONDS = 30.0
-_CHOSEN = "chosen"
 
 
 class TeardownBatchesOperator(SelectingOperator):
@@ -217,44 +217,24 @@ class TeardownBatchesOperator(SelectingOperator):
         selection = self._read_selection(run_start(context))
         if selection.batch_ids is not None:
             return [Record(batch_id) for batch_id in selection.batch_ids], []
-        memory = self._memory(context)
+        choice = self._choice(context)
         arguments = (self.older_than, self.created_before, selection.limit, self.conn_id, *sorted(selection.statuses))
         asked = [str(argument) for argument in arguments]
-        note = memory.get(_CHOSEN) if memory else None
-        if note and self._is_same(context, note, asked):
-            self.log.info("Continuing with what an earlier try selected; batches: %d", len(note["batch_ids"]))
-            return [Record(batch_id, seen_since=note["seen_since"]) for batch_id in note["batch_ids"]], []
+        records = choice.stored(asked, is_retry=is_retry(self, context))
+        if records is not None:
+            self.log.info("Continuing with what an earlier try selected; batches: %d", len(records))
+            return records, []
         batches = self._select(selection, self.requests_per_minute)
         self.log.info("Batches selected: %d", len(batches))
-        if memory and remember:
-            chosen = [batch.id for batch in batches]
-            oldest = batches[0].listed_since.timestamp() if batches else None
-            note = {"batch_ids": chosen, "seen_since": oldest, "asked": asked, "finished": False}
-            memory.set(_CHOSEN, note)
-            if memory.get(_CHOSEN) != note:
-                # Airflow returns nothing to a try that it has given up, even if another try has stored a selection.
-                raise StoppedError(
-                    "The selection cannot be read back: Airflow has given up this try. No batch was changed."
-                )
+        if remember:
+            choice.store(batches, asked)
         return [Record(batch.id) for batch in batches], batches
 
-    def _memory(self, context: Context) -> TaskMemory | None:
-        """Return the store for a selection that would change once some batches are canceled or deleted."""
+    def _choice(self, context: Context) -> Choice:
+        # Only such a selection changes once some batches are canceled or deleted.
         drifts = self.batch_ids is None and (self.limit is not None or self.statuses is not None)
         # Without a run, as in a test that calls `execute`, there is no retry.
-        return TaskMemory(context) if drifts and context.get("dag_run") else None
-
-    def _is_same(self, context: Context, note: dict[str, Any], asked: list[str]) -> bool:
-        """Return whether this try continues the selection of an earlier one."""
-        if not is_retry(self, context):
-            return bool(note["asked"] == asked and not note["finished"])
-        if note["asked"] != asked:
-            raise InvalidArgumentError(
-                "older_than, created_before, statuses, limit, conn_id",
-                f"they have changed since this task selected its batches, from {', '.join(note['asked'])} to "
-                f"{', '.join(asked)}. No batch was changed. Clear the task to select again.",
-            )
-        return True
+        return Choice(TaskMemory(context) if drifts and context.get("dag_run") else None)
 
     def _tear_down(
         self, full_record: FullRecord, records: list[Record], tally: Tally, batches: Sequence[MessageBatch] = ()
@@ -281,13 +261,23 @@ class TeardownBatchesOperator(SelectingOperator):
                 finally:
                     keeper.cancel()
 
+        before = Tally().plus(records)
         try:
             run_in_thread(work())
         finally:
+            self._count(before, records)
             if job.reader:
                 job.reader.close()
             full_record.write(record for record in records if record.done)
         return job
+
+    def _count(self, before: Tally, records: list[Record]) -> None:
+        """Count in Airflow's metrics what has changed."""
+        after = Tally().plus(records)
+        _metrics.count("canceled", after.canceled - before.canceled, conn_id=self.conn_id)
+        _metrics.count("deleted", after.deleted - before.deleted, conn_id=self.conn_id)
+        fetched = sum(bool(record.results and record.results["fetched"]) for record in records)
+        _metrics.count("saved", fetched, conn_id=self.conn_id)
 
     def _report(self, records: list[Record], batches: list[MessageBatch], tally: Tally) -> dict[str, Any]:
         snapshots = {batch.id: batch.snapshot() for batch in batches}
@@ -308,7 +298,8 @@ class TeardownBatchesOperator(SelectingOperator):
         """Return the summary, or raise the error that fails the task."""
         tally, left = job.summary(), job.left
         if not left:
-            self._finish_choice(context)
+            self._announce(context, full_record, job)
+            self._choice(context).finish()
             self.log.info("%s", tally)
             was_seen = any(record.seen_since is not None for record in job.records.values())
             if tally.selected and tally.already_gone == tally.selected and not was_seen:
@@ -334,12 +325,13 @@ class TeardownBatchesOperator(SelectingOperator):
         again = job.fatal.retryable if job.fatal else any(record.retryable for record in left)
         raise (AirflowException if again else AirflowFailException)("\n".join(lines))
 
-    def _finish_choice(self, context: Context) -> None:
-        if not (memory := self._memory(context)):
+    def _announce(self, context: Context, full_record: FullRecord, job: Teardown) -> None:
+        """Report the results that any try of this task has saved."""
+        if full_record.folder is None:
             return
-        note = memory.get(_CHOSEN) if memory.expires else None
-        if note:
-            # If Airflow does not receive this success, the retry must not select more batches.
-            memory.set(_CHOSEN, {**note, "finished": True})
-        else:
-            memory.delete(_CHOSEN)
+        _datasets.report_output(self, full_record.folder.uri(""))
+        if not _datasets.has_alias(self):
+            return
+        for batch_id, results in job.results(full_record).items():
+            about = {name: results[name] for name in RECORDED}
+            _datasets.announce(self, context, results["path"], {"batch_id": batch_id, **about})

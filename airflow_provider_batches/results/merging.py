@@ -72,6 +72,8 @@ class Merge:
         self._prefix = prefix
         self._is_tagged = is_tagged
         self._retries = retries
+        #: The URIs of the files of results, once merged.
+        self.results: list[str] = []
 
     @property
     def path(self) -> str:
@@ -95,6 +97,7 @@ class Merge:
         """
         with closing(Lookup(TAG + 1 if self._is_tagged else 0)) as lookup:
             for uri, lines in _files(results):
+                self.results.append(uri)
                 parent, slash, name = uri.rpartition("/")
                 try:
                     found = lookup.add(name, Folder(parent + slash, "results").pieces(name))

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 _READS = 5
 #: The fields of a record whose results are not saved.
 _UNSAVED: dict[str, Any] = {"lines": None, "size": None, "sha256": None, "request_id": None}
+#: What `{id}.json` says of the results.
+RECORDED = ("request_counts", "lines", "size", "sha256")
 
 
 class SavedFileError(api.BatchesError):

@@ -201,7 +201,8 @@ class BatchEndedSensor(BatchTask, BaseSensorOperator):
 
         try:
             batch_ids = read_batch_ids(self.batch_id)
-            run_in_thread(cancel_for_user(self._ti, batch_ids, connect, self.log, KILL_SECONDS), KILL_SECONDS + 1)
+            work = cancel_for_user(self._ti, batch_ids, self.conn_id, connect, self.log, KILL_SECONDS)
+            run_in_thread(work, KILL_SECONDS + 1)
         except Exception as error:
             # This interrupts the task's own code, which must not receive the error.
             self.log.warning("The task is being ended, and its batches are not canceled: %s", error)

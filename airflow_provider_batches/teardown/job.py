@@ -21,8 +21,8 @@ from airflow_provider_batches.api.errors import StoppedError
 from airflow_provider_batches.api.evidence import Proof
 from airflow_provider_batches.api.models import read_batch
 from airflow_provider_batches.api.pager import Pager
-from airflow_provider_batches.results.saving import Saver
-from airflow_provider_batches.teardown.record import Record
+from airflow_provider_batches.results.saving import RECORDED, Saved, Saver
+from airflow_provider_batches.teardown.record import FullRecord, Record
 from airflow_provider_batches.teardown.record import Tally as Tally
 from airflow_provider_batches.teardown.selection import Selection
 from airflow_provider_batches.waiting.pages import WORTH
@@ -74,6 +74,17 @@ class Teardown:
     def summary(self) -> Tally:
         """Return the summary of all batches."""
         return self.tally.plus(self.records.values())
+
+    def results(self, full_record: FullRecord) -> dict[str, dict[str, Any]]:
+        """Return the saved results of all tries of the task, by batch, with their `path`."""
+        found = full_record.results()
+        for record in self.records.values():
+            if record.results:
+                found[record.batch_id] = record.results
+            elif self.saver and record.batch_id not in found and (saved := self.saver.existing(record.batch_id)):
+                # An earlier try was killed between the deletion and its record.
+                found[record.batch_id] = _described(saved)
+        return {batch_id: results for batch_id, results in found.items() if results["path"]}
 
     async def select(self, selection: Selection) -> list[MessageBatch]:
         """Return the selected batches, oldest first."""
@@ -237,5 +248,9 @@ def _save(saver: Saver, reader: BatchesClient, batch: MessageBatch) -> dict[str,
     saved = saver.save(reader, batch)
     if saved.fetched:
         saver.check(batch.id, saved)
-    details = {name: saved.record[name] for name in ("missing", "lines", "size", "sha256", "request_id")}
+    return _described(saved)
+
+
+def _described(saved: Saved) -> dict[str, Any]:
+    details = {name: saved.record[name] for name in (*RECORDED, "missing", "request_id")}
     return {"path": saved.path, **details, "fetched": saved.fetched}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -92,6 +93,16 @@ class FullRecord:
         self._task = quote(task, safe="")
         self._log = log
         self._written: set[str] = set()
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Return the saved results of all tries of the task, by batch."""
+        if self.folder is None:
+            return {}
+        written = self.folder.subfolder("_teardown")
+        names = [name for name in written.names() if name.startswith(f"{self._task}.")]
+        lines = chain.from_iterable((written.read(name) or b"").splitlines() for name in names)
+        records = [json.loads(line) for line in lines]
+        return {str(record["batch_id"]): record["results"] for record in records if record["results"]}
 
     def write(self, records: Iterable[Record]) -> None:
         """Write the records that have not been written before."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
+from airflow_provider_batches import _metrics
 from airflow_provider_batches._arguments import read_batch_ids, read_seconds
 from airflow_provider_batches._on_kill import cancel_for_user
 from airflow_provider_batches.api import InvalidArgumentError
@@ -31,6 +34,8 @@ FIRST_POLL = 10.0
 #: Seconds for which `on_kill` may run. Airflow stops it after 30, without a log line.
 KILL_SECONDS = 20.0
 
+HOSTNAME = socket.gethostname()
+
 #: Running work of `on_kill`, which continues if Airflow stops waiting for it.
 _kills: set[asyncio.Future[None]] = set()
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = WeakKeyDictionary()
@@ -41,13 +46,19 @@ def poller_of(conn_id: str) -> Iterator[Poller]:
     """Return the poller that all triggers of a connection in this event loop share."""
     pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
     if conn_id not in pollers:
-        pollers[conn_id] = Poller(lambda: BatchesHook(conn_id).aget_conn())
+        pollers[conn_id] = Poller(lambda: BatchesHook(conn_id).aget_conn(), on_cycle=partial(_report_cycle, conn_id))
     poller = pollers[conn_id]
     try:
         yield poller
     finally:
         if not poller.busy and pollers.get(conn_id) is poller:
             del pollers[conn_id]
+
+
+def _report_cycle(conn_id: str, waits: int, requests: int, refusals: int) -> None:
+    _metrics.gauge("poller.waits", waits, conn_id=conn_id, hostname=HOSTNAME)
+    _metrics.count("poller.requests", requests, conn_id=conn_id)
+    _metrics.count("poller.rate_limited", refusals, conn_id=conn_id)
 
 
 @dataclass(eq=False, repr=False)
@@ -114,7 +125,8 @@ class BatchEndedTrigger(BaseTrigger):
         """Cancel the batches if requested and if a user marked the task (Airflow 3.3+)."""
         if self.cancel_on_kill:
             connect, batch_ids = BatchesHook(self.conn_id).aget_conn, read_batch_ids(self.batch_id)
-            work = asyncio.ensure_future(cancel_for_user(self.task_instance, batch_ids, connect, log, KILL_SECONDS))
+            about = (self.task_instance, batch_ids, self.conn_id)
+            work = asyncio.ensure_future(cancel_for_user(*about, connect, log, KILL_SECONDS))
             _kills.add(work)
             work.add_done_callback(_kills.discard)
             # Airflow 3.3 interrupts an `on_kill` about once a second, until it has ended.
@@ -139,6 +151,7 @@ class BatchEndedTrigger(BaseTrigger):
         # No await between finding the poller and joining it, or it could be dropped meanwhile.
         with poller_of(self.conn_id) as poller:
             outcomes = await poller.wait(waits, self._first_poll(), log.info, self._gives_up)
+        _metrics.count_ended(self.conn_id, outcomes, waits[0].start_time if waits else 0.0)
         if [wait.batch_id for wait in waits] == [self.batch_id]:
             return outcomes[0]
         return combine([wait.batch_id for wait in waits], outcomes, ignore_if_missing=self.ignore_if_missing)

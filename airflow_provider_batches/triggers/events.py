@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
+from airflow_provider_batches import _metrics
 from airflow_provider_batches._arguments import read_seconds
 from airflow_provider_batches._compat import EventMemory, shared_stream_producer
 from airflow_provider_batches.api import InvalidArgumentError, MessageBatch
@@ -154,6 +155,8 @@ class BatchesEndedTrigger(BaseEventTrigger):
     def _events(self, batches: list[MessageBatch]) -> list[TriggerEvent]:
         now = time.time()
         if batches:
+            _metrics.count("announced", len(batches), conn_id=self.conn_id)
+            _metrics.report_delay(self.conn_id, (batch.ended_at for batch in batches if batch.ended_at))
             self._remind_at = now + self.reminder if self.reminder else float("inf")
         elif now < self._remind_at:
             return []

@@ -41,13 +41,18 @@ class Poller:
 
     :param open_client: Opens the client for the first wait, which raises its error if it fails.
     :param list_failures: See LIST_FAILURES.
+    :param on_cycle: Called after each cycle with the number of waits, and of the requests and 429s of the cycle.
     """
 
     def __init__(
-        self, open_client: Callable[[], Awaitable[AsyncBatchesClient]], list_failures: int = LIST_FAILURES
+        self,
+        open_client: Callable[[], Awaitable[AsyncBatchesClient]],
+        list_failures: int = LIST_FAILURES,
+        on_cycle: Callable[[int, int, int], None] = lambda waits, requests, refusals: None,
     ) -> None:
         self._open_client = open_client
         self._list_failures = list_failures
+        self._on_cycle = on_cycle
         self._lock = asyncio.Lock()
         self._client: AsyncBatchesClient | None = None
         self._task: asyncio.Task[None] | None = None
@@ -134,7 +139,7 @@ class Poller:
                     self._failure, self._failed_until = error, time.time() + SHARED_FAILURE
                     raise
                 # In an empty context, or the first wait's log would receive the lines of all.
-                run = self._run(Reader(self._client, self._list_failures))
+                run = self._run(self._client)
                 self._task = contextvars.Context().run(asyncio.create_task, run)
             return self._client
 
@@ -186,13 +191,17 @@ class Poller:
             await asyncio.wait([self._task])
             await self._client.aclose()
             self._task = self._client = None
+            self._on_cycle(0, 0, 0)
 
-    async def _run(self, reader: Reader) -> None:
+    async def _run(self, client: AsyncBatchesClient) -> None:
+        reader, throttle = Reader(client, self._list_failures), client.throttle
         try:
             while self.busy:
                 waits, watches = (each.due for each in self._pending), (each.due for each in self._watches)
                 await self._sleep_until(min(chain(waits, watches)))
+                requests, refusals = throttle.attempts, throttle.refusals
                 await reader.poll(self._pending, self._watches)
+                self._on_cycle(len(self._pending), throttle.attempts - requests, throttle.refusals - refusals)
                 for watch in self._watches:
                     watch.end_cycle()
                     self._pending.update(watch.joining)

@@ -41,7 +41,15 @@ def api() -> Iterator[Emulator]:
 
 
 @pytest.fixture(scope="session")
-def airflow(chromium: str, api: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAirflow]:
+def lineage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file to which the OpenLineage provider writes an event in each line."""
+    return tmp_path_factory.mktemp("lineage") / "events.jsonl"
+
+
+@pytest.fixture(scope="session")
+def airflow(
+    chromium: str, api: Emulator, lineage: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RealAirflow]:
     """One real Airflow for all tests in here, with the example DAGs and one that fails in many ways."""
     dags = tmp_path_factory.mktemp("dags")
     for folder in (ROOT / "example_dags", Path(__file__).parent / "dags"):
@@ -52,6 +60,7 @@ def airflow(chromium: str, api: Emulator, tmp_path_factory: pytest.TempPathFacto
         "AIRFLOW__CORE__FERNET_KEY": FERNET_KEY,
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "AIRFLOW_CONN_ANTHROPIC_ENV": json.dumps(connection),
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "file", "log_file_path": str(lineage), "append": True}),
     }
     kind = FabAirflow if os.environ.get("E2E_AUTH") == "fab" else RealAirflow
     with kind(dags_folder=dags, env=env, roles=("viewer", "user", "op"), log=print) as airflow:

@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_batches.emulator import Emulator
 from scripts.real_airflow import RealAirflow
+from tests.statsd import StatsD
 
 HERE = Path(__file__).parent
 CANARY = "sk-ant-canary-4b1d7f0e"
@@ -20,13 +21,24 @@ def api() -> Iterator[Emulator]:
 
 
 @pytest.fixture(scope="package")
-def airflow(api: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAirflow]:
+def statsd() -> Iterator[StatsD]:
+    """What the Airflow of these tests reports."""
+    with StatsD() as statsd:
+        yield statsd
+
+
+@pytest.fixture(scope="package")
+def airflow(api: Emulator, statsd: StatsD, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAirflow]:
     """One real Airflow for all tests in here, with the example DAGs and those of the tests."""
     dags = tmp_path_factory.mktemp("dags")
     for folder in (HERE.parents[1] / "example_dags", HERE / "dags"):
         for path in folder.glob("*.py"):
             shutil.copy(path, dags)
     saved = tmp_path_factory.mktemp("saved").as_uri()
-    env = {"AIRFLOW_CONN_ANTHROPIC_DEFAULT": api.connection_json, "AIRFLOW_VAR_BATCH_PIPELINE_FOLDER": saved}
+    env = {
+        "AIRFLOW_CONN_ANTHROPIC_DEFAULT": api.connection_json,
+        "AIRFLOW_VAR_BATCH_PIPELINE_FOLDER": saved,
+        **statsd.env,
+    }
     with RealAirflow(dags_folder=dags, env=env, log=print) as airflow:
         yield airflow

@@ -1,0 +1,61 @@
+"""Reports the files that a task reads and writes: to lineage, and to the asset aliases in its outlets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset, AssetAlias
+
+from airflow_provider_batches._compat import lineage_collector
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator, Context
+
+
+def report_input(task: BaseOperator, source: object) -> None:
+    """Report a file or folder that a task reads. Anything else than a URI or an absolute path is not reported."""
+    if uri := _asset_uri(task, source):
+        lineage_collector().add_input_asset(context=task, uri=uri)
+
+
+def report_output(task: BaseOperator, target: object) -> None:
+    """Report a file or folder that a task has written."""
+    if uri := _asset_uri(task, target):
+        lineage_collector().add_output_asset(context=task, uri=uri)
+
+
+def has_alias(task: BaseOperator) -> bool:
+    """Return whether the task has asset aliases in its outlets."""
+    return any(isinstance(outlet, AssetAlias) for outlet in task.outlets)
+
+
+def announce(task: BaseOperator, context: Context, path: str, extra: Mapping[str, Any]) -> None:
+    """Add an asset event for a file to each asset alias in the outlets of a task.
+
+    :param extra: What the event says of it. Counts are merged with the rest, since Airflow 3.0 accepts no nested ones.
+    """
+    aliases = [outlet for outlet in task.outlets if isinstance(outlet, AssetAlias)]
+    if aliases and (uri := _asset_uri(task, path)):
+        flat: dict[str, Any] = {}
+        for name, value in extra.items():
+            flat.update(value if isinstance(value, Mapping) else {name: value})
+        for alias in aliases:
+            context["outlet_events"][alias].add(Asset(uri), extra=flat)
+
+
+def _asset_uri(task: BaseOperator, place: object) -> str | None:
+    """Return the URI of a file or folder as Airflow normalizes it, without the ID of a connection."""
+    text = str(place).strip()
+    scheme, separator, rest = text.partition("://")
+    if text.startswith("/"):
+        scheme, separator, rest = "file", "://", text
+    if not separator:
+        return None
+    netloc, slash, path = rest.partition("/")
+    try:
+        return Asset(f"{scheme}://{netloc.rpartition('@')[2]}{slash}{path}").uri
+    except ValueError as error:
+        # The file itself is all right.
+        task.log.warning("%s is not reported as an asset: %s", text, error)
+        return None
