@@ -29,6 +29,7 @@ TESTS = (
     "tests/dags",
     "tests/examples",
     "tests/system/test_waits_without_worker.py",
+    "tests/system/test_reports.py",
     "tests/kills",
 )
 

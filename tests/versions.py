@@ -38,6 +38,18 @@ FEATURES = {
     "end_from_trigger": Feature("`end_from_trigger`"),
     "start_from_trigger": Feature("`start_from_trigger`", (3, 3), "an older one starts the task on a worker"),
     "on_kill": Feature("`cancel_on_kill` of a wait that is deferred", (3, 3), "an older one does not tell the trigger"),
+    "events": Feature("a DAG that starts when a batch ends, also after a killed triggerer (`BatchesEndedTrigger`)"),
+    "acknowledged": Feature(
+        "`BatchesEndedTrigger` stores what it has announced once Airflow has the event",
+        (3, 3),
+        "an older one confirms no event, so it is stored one look later",
+    ),
+    "alias_events": Feature(
+        "a run that starts because of an asset alias receives the events",
+        (3, 1),
+        "an older one starts the run without them",
+    ),
+    "page": Feature("the page *Message Batches*", (3, 1, 1), "an older one shows nothing"),
     "proxy": Feature(
         "the `proxy` of a connection is masked",
         (3, 1, 6),

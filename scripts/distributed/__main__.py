@@ -2,8 +2,9 @@
 
 One DAG submits requests in three batches, and its worker is killed before it receives the first answer. Mapped tasks
 create, cancel, wait for and delete 40 batches. One task tears down the oldest 1,000 of 1,100 other batches and saves
-their results. Meanwhile the scheduler, a worker, a triggerer and the emulator are killed with SIGKILL, once each.
-Events are logged to standard output. The exit code is 1 if a check fails.
+their results. A watcher announces 60 batches that end one after the other. Meanwhile the scheduler, a worker, the
+watcher's triggerer and the emulator are killed with SIGKILL, once each. Events are logged to standard output. The exit
+code is 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from scripts.distributed.ledger import Account, account, unrecorded, unsaved
 from scripts.distributed.scenario import Scenario
 from scripts.distributed.servers import ServerError
 from scripts.processes import EmulatorProcess, emulator, exit_on_signals
-from scripts.real_airflow import RealAirflow, task_name
+from scripts.real_airflow import RealAirflow, RealAirflowError, task_name
 from scripts.usage import Meter
 
 DAGS = Path(__file__).parent / "dags"
@@ -42,6 +43,8 @@ BATCH_SECONDS = 300
 SUBMITTED = 21
 #: The rate limit of the API's first tier.
 REQUESTS_PER_MINUTE = 1000
+#: After how many seconds each of the batches ends that nothing but the watcher waits for.
+WATCHED = range(30, 330, 5)
 #: Seconds for which the idle Airflow is measured.
 IDLE = 60.0
 STARTED = time.time()
@@ -92,6 +95,7 @@ def run(*, calm: bool) -> list[str]:
         scenario = Scenario(airflow, api, log)
         if calm:
             print_idle(airflow)
+        watched = scenario.start_watching(WATCHED)
         scenario.start_runs(kill=not calm)
         began = time.time()
         if not calm:
@@ -103,6 +107,12 @@ def run(*, calm: bool) -> list[str]:
         ended = time.time()
         for dag_id, state in states.items():
             log(f"the run of {dag_id} has ended: {state}")
+
+        with contextlib.suppress(RealAirflowError):
+            airflow.wait_until(lambda: watched <= scenario.collected(), 300, "the watched batches", every=5)
+        announced, collected = scenario.announced(), scenario.collected()
+        twice = [batch_id for batch_id, times in announced.items() if times > 1]
+        log(f"{len(watched & set(announced))} of {len(watched)} watched batches were announced, {len(twice)} twice")
 
         created = set(airflow.xcom("chains", scenario.runs["chains"], "create"))
         requests = api.requests()
@@ -123,6 +133,9 @@ def run(*, calm: bool) -> list[str]:
             *(f"the run of {dag_id} is {state}" for dag_id, state in states.items() if state != "success"),
             *([] if len(created) == CHAINS else [f"{len(created)} batches were created instead of {CHAINS}"]),
             *([] if len(submitted) == 3 else [f"{len(submitted)} batches were submitted instead of 3"]),
+            *(f"{batch_id} has ended, but was not announced" for batch_id in watched - set(announced)),
+            *(f"{batch_id} was announced, but no run received it" for batch_id in watched - collected),
+            *(["batches were announced twice, and nothing was killed"] if twice and calm else []),
             *(f"{batch_id} is still there" for batch_id in left & (created | submitted | seeded.oldest)),
             *(f"{batch_id} was deleted, but was not selected" for batch_id in seeded.younger - left),
             *(problem for each in accounts for problem in each.problems),

@@ -61,12 +61,24 @@ class DistributedAirflow(RealAirflow):
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
             "AIRFLOW__CORE__HOSTNAME_CALLABLE": "machine.name",
         }
+        self._database = database
         super().__init__(dags_folder=dags_folder, env={**SETTINGS, **servers, **env}, log=log, start_timeout=300)
         shutil.copytree(Path(__file__).parent / "config", self.home / "config")
 
     def env_of(self, component: str) -> dict[str, str]:
         """The environment of a component."""
         return {**self.env, "MACHINE": component}
+
+    def watcher(self) -> str:
+        """Return the triggerer that watches for batches that end."""
+        import psycopg2
+
+        query = "SELECT hostname FROM job JOIN trigger ON job.id = trigger.triggerer_id WHERE classpath LIKE %s"
+        with contextlib.closing(psycopg2.connect(f"postgresql://{self._database}")) as connection:
+            cursor = connection.cursor()
+            cursor.execute(query, ["%BatchesEndedTrigger"])
+            found = cursor.fetchone()
+        return str(found[0]) if found else "none"
 
     def triggers(self, dag_id: str, run_id: str) -> dict[str, str]:
         """Return the triggerer of each deferred task."""

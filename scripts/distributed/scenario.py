@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from scripts.distributed.cluster import TRIGGERERS, DistributedAirflow
+from scripts.distributed.cluster import DistributedAirflow
 from scripts.distributed.ledger import Kill
 from scripts.processes import EmulatorProcess
 from scripts.real_airflow import task_name
@@ -57,6 +57,34 @@ class Scenario:
             self.runs[dag_id] = self.airflow.trigger_dag(dag_id)
             self._log(f"triggered DAG {dag_id}")
 
+    def start_watching(self, seconds: Iterable[int]) -> set[str]:
+        """Watch the workspace, and add batches that end one after the other. Returns their IDs.
+
+        :param seconds: After how many seconds each of them ends.
+        """
+        self.airflow.wait_for_dag("watched")
+        before = self.api.count("list")
+        self.airflow.api("PATCH", "/dags/watched", json={"is_paused": False})
+        self.airflow.wait_until(lambda: self.api.count("list") > before, 120, "the watcher to look")
+        self._log(f"{self.airflow.watcher()} watches for batches that end")
+        return {
+            batch_id
+            for each in seconds
+            for batch_id in self.api.add_batches(requests=1, status="in_progress", batch_seconds=each)
+        }
+
+    def announced(self) -> Counter[str]:
+        """Return how often each batch was announced."""
+        events = self.airflow.api("GET", "/assets/events", params={"limit": 1000})["asset_events"]
+        batches = (batch for event in events for batch in event["extra"]["payload"]["batches"])
+        return Counter(batch["id"] for batch in batches)
+
+    def collected(self) -> set[str]:
+        """Return the batches that the runs of the DAG `watched` have received."""
+        runs = self.airflow.api("GET", "/dags/watched/dagRuns", params={"limit": 1000})["dag_runs"]
+        ended = [run["dag_run_id"] for run in runs if run["state"] == "success"]
+        return {batch_id for run_id in ended for batch_id in self.airflow.xcom("watched", run_id, "collect")}
+
     def tasks(self) -> Tasks:
         """Return all task instances by name, and log new tries and the progress."""
         found = {
@@ -103,14 +131,10 @@ class Scenario:
         self._restart(task["hostname"])
 
     def kill_triggerer(self) -> None:
-        """Kill the triggerer with the most waits."""
-
-        def busiest(tasks: Tasks) -> tuple[str, int] | None:
-            held = Counter(name for name in self._triggerers() if name in TRIGGERERS).most_common(1)
-            return held[0] if held and held[0][1] >= 8 else None
-
-        name, waits = self.until("a triggerer with 8 waits", busiest)
-        self._kill(name, f"{waits} waits are there")
+        """Kill the triggerer that watches for batches that end, once it has waits, too."""
+        name = self.airflow.watcher()
+        waits = self.until("5 waits beside the watcher", lambda tasks: self._waits_on(name, 5))
+        self._kill(name, f"the watcher and {waits} waits are there")
         self.until("another triggerer to take its waits", lambda tasks: name not in self._triggerers())
         self._log(f"no wait is left with {name}, {time.time() - self.kills[-1].at:.1f} s after its death")
         self._restart(name)
@@ -150,6 +174,10 @@ class Scenario:
         else:
             self.airflow.start(what)
         self._log(f"STARTED {what} again")
+
+    def _waits_on(self, name: str, least: int) -> int:
+        waits = self._triggerers().count(name)
+        return waits if waits >= least else 0
 
     def _deleted(self) -> str:
         return f"{self.api.count('delete')} deletes so far"

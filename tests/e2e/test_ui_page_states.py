@@ -133,6 +133,27 @@ def test_a_refresh_leaves_the_keyboard_where_it_is(page: Page, batch_id: str) ->
     expect(frame.get_by_label(f"Select {batch_id}")).to_be_focused()
 
 
+def test_a_hidden_page_does_not_refresh(browser: Browser, batch_id: str, api: Emulator, airflow: RealAirflow) -> None:
+    context = browser.new_context(base_url=airflow.url)
+    log_in(context, airflow, airflow.username)
+    page = context.new_page()
+    page.clock.install()
+    page.goto(f"{airflow.url}/message-batches/")
+    expect(page.get_by_text(batch_id).first).to_be_visible()
+    visibility = "state => Object.defineProperty(document, 'visibilityState', {get: () => state, configurable: true})"
+    page.evaluate(visibility, "hidden")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    page.clock.run_for(60_000)
+    page.wait_for_timeout(500)
+    assert asked == []
+    page.evaluate(visibility, "visible")
+    with page.expect_request("**/api/batches?*"):
+        page.clock.run_for(16_000)
+    context.close()
+
+
 def test_who_may_read_no_connection_is_told_so_for_as_long_as_it_lasts(browser: Browser, airflow: RealAirflow) -> None:
     context = browser.new_context(base_url=airflow.url)
     log_in(context, airflow, "viewer")

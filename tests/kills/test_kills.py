@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,35 +15,14 @@ from airflow_provider_batches.emulator import Emulator
 from scripts.real_airflow import RealAirflow, RealAirflowError
 from tests.versions import AIRFLOW
 
-HERE = Path(__file__).parent
 #: Seconds for which the API server is away.
 AWAY = 25.0
-#: Airflow stops a task after three heartbeats that failed: with its defaults, after one to three minutes.
-HEARTBEATS = {
-    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
-    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "2",
-    "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "1",
-}
 TASK = "owner"
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 on_a_worker = pytest.mark.skipif(AIRFLOW < (3, 0, 4), reason="an Airflow before 3.0.4 does not tell a task on a worker")
 while_deferred = pytest.mark.feature("on_kill")
 MODES = [pytest.param("worker", marks=on_a_worker), pytest.param("deferred", marks=while_deferred)]
-
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[Emulator]:
-    # A canceled batch ends long after its test, so that no task ends for another reason than its kill.
-    with Emulator(cancel_seconds=3600) as api:
-        yield api
-
-
-@pytest.fixture(scope="module")
-def airflow(api: Emulator) -> Iterator[RealAirflow]:
-    env = {"AIRFLOW_CONN_ANTHROPIC_DEFAULT": api.connection_json, "AIRFLOW__CORE__PARALLELISM": "12", **HEARTBEATS}
-    with RealAirflow(dags_folder=HERE / "dags", env=env, log=print) as airflow:
-        yield airflow
 
 
 @dataclass

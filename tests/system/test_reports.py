@@ -44,6 +44,7 @@ def test_metrics_arrive_from_the_workers_and_from_the_triggerer(
     assert all(0 <= delay < 30_000 for delay in statsd.values["end_delay"])
 
 
+@pytest.mark.feature("alias_events")
 def test_a_dag_begins_when_results_are_saved(airflow: RealAirflow, api: Emulator, tmp_path: Path) -> None:
     batch_id = api.add_batch(3, status="ended")
     airflow.wait_for_dag("begins_with_results")

@@ -361,7 +361,7 @@ class TestTheCursor:
         assert again.ids == [second]
 
 
-@pytest.mark.skipif(events.SharedStreamProducer is None, reason="Airflow 3.3+ confirms events")
+@pytest.mark.feature("acknowledged")
 class TestConfirmation:
     """Airflow 3.3 confirms each event, and the cursor is stored after that."""
 

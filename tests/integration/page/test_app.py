@@ -23,6 +23,7 @@ from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi.testclient import TestClient
 
+pytestmark = pytest.mark.feature("page")
 ROLES = {"admin": 200, "op": 200, "user": 403, "viewer": 403}
 
 

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_batches.emulator import Emulator
 from scripts.real_airflow import RealAirflow
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600), pytest.mark.feature("events")]
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 #: The examples, watching another connection, and more often.
 CHANGES = {
