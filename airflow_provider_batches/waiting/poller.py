@@ -252,11 +252,13 @@ async def _until_over(
 
     def check(each: PendingWait) -> None:
         done = each.outcome.done()
+        # Each exception is looked at, or asyncio would log it.
+        ends_all = done and (each.outcome.exception() or gives_up(each.outcome.result()))
         if done or (each.due > leave_at and not each.wait.doubtful):
             open_waits.discard(each)
         else:
             open_waits.add(each)
-        if not open_waits or (done and (each.outcome.exception() or gives_up(each.outcome.result()))):
+        if not open_waits or ends_all:
             over.set()
 
     for each in pending:

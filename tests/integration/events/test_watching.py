@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batches import _metrics
 from airflow_provider_batches.emulator import Emulator, Fault
 from airflow_provider_batches.triggers import events
 from airflow_provider_batches.triggers.batches import _pollers, poller_of
@@ -98,6 +99,30 @@ async def watch(trigger: Callable[..., events.BatchesEndedTrigger]) -> AsyncIter
     for each in watchers:
         await each.stop()
     assert not any(_pollers.values())
+
+
+async def test_events_count_in_airflows_metrics(
+    watch: Callable[..., Watcher], batches_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, Any]] = []
+
+    class Stats:
+        def __getattr__(self, kind: str) -> Callable[..., None]:
+            return lambda name, value, tags: sent.append((name.removeprefix("message_batches."), value))
+
+    monkeypatch.setattr(_metrics, "stats", Stats)
+    for _ in range(3):
+        batches_emulator.add_batch(4, status="in_progress", batch_seconds=3600)
+    watcher = watch()
+    await looked(batches_emulator)
+    batches_emulator.clock.advance(3700)
+    await watcher.until(lambda: watcher.events)
+
+    assert sum(value for name, value in sent if name == "announced") == 3
+    assert ("poller.waits", 3) in sent
+    assert sum(value for name, value in sent if name == "poller.requests") >= 3
+    # The emulator's clock is ahead of this machine's.
+    assert [value.total_seconds() for name, value in sent if name == "end_delay"] == [0.0]
 
 
 async def test_a_batch_that_ends_is_an_event_and_those_that_ended_before_are_none(

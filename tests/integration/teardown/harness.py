@@ -52,6 +52,19 @@ class StateStore:
         self.values.pop(key, None)
 
 
+class Outlets:
+    """`outlet_events` of one process: Airflow receives those of the last one, and only if it succeeds."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def __getitem__(self, alias: object) -> Outlets:
+        return self
+
+    def add(self, asset: Any, extra: dict[str, Any]) -> None:
+        self.events.append((asset.uri, extra))
+
+
 class Task:
     """A task of one run; each try, and each process of it, has an operator of its own."""
 
@@ -59,6 +72,7 @@ class Task:
         self._operator = operator
         self._kwargs = kwargs
         self.store = StateStore()
+        self.outlets = Outlets()
         self.tries = 0
         self.map_index = -1
         self.run_id = "run"
@@ -95,6 +109,7 @@ class Task:
 
     def _process(self) -> Any:
         task = self._operator(task_id="teardown", **self._kwargs)
+        self.outlets = Outlets()
         task.render_template_fields(self._context())
         return task
 
@@ -109,7 +124,8 @@ class Task:
             xcom_push=lambda **_: None,
         )
         run = SimpleNamespace(run_after=self.started, run_type="scheduled")
-        return {"ti": ti, "dag_run": run, "params": {}, "task_state_store": self.store}
+        context = {"ti": ti, "dag_run": run, "params": {}, "task_state_store": self.store}
+        return {**context, "outlet_events": self.outlets}
 
 
 async def _fire(stored: Any) -> Any:

@@ -11,6 +11,7 @@ from time import sleep
 from typing import Any
 
 import pytest
+from airflow.sdk import AssetAlias
 
 from airflow_provider_batches._compat import AirflowException, AirflowFailException, AirflowSkipException
 from airflow_provider_batches.emulator import Emulator, Fault
@@ -19,6 +20,7 @@ from airflow_provider_batches.operators.results import SaveBatchResultsOperator
 from airflow_provider_batches.operators.teardown import TeardownBatchesOperator
 from airflow_provider_batches.results.saving import Saver
 from airflow_provider_batches.storage.folder import Folder
+from airflow_provider_batches.teardown.record import FullRecord
 from tests.integration.teardown.harness import (
     KilledError,
     Task,
@@ -567,3 +569,72 @@ def test_before_airflow_3_3_the_selection_is_stored_in_a_variable(
 
     assert api.ids() == [batch_ids[2]]
     assert kept == {}
+
+
+class TestAnnouncing:
+    """A task with an asset alias announces each file once it succeeds, regardless of which process has saved it."""
+
+    @pytest.fixture
+    def announcing(self, folder: Path, task: Callable[..., Task]) -> Callable[..., Task]:
+        return lambda **options: task(
+            **{"save_results_to": folder.as_uri(), "outlets": [AssetAlias("saved")], "retries": 2, **options}
+        )
+
+    @staticmethod
+    def announced(task: Task) -> set[str]:
+        return {uri.rpartition("/")[2].removesuffix(".jsonl") for uri, _ in task.outlets.events}
+
+    def test_those_of_before_a_deferral(self, api: Emulator, announcing: Callable[..., Task]) -> None:
+        ids = [api.add_batch(status="ended"), api.add_batch(status="in_progress", cancel_seconds=1)]
+        task = announcing(batch_ids=ids)
+
+        task.run()
+
+        assert len(task.deferrals) == 1
+        assert self.announced(task) == set(ids)
+        assert all(extra["sha256"] and extra["lines"] == 100 for _, extra in task.outlets.events)
+
+    def test_those_of_an_earlier_try(self, api: Emulator, announcing: Callable[..., Task]) -> None:
+        ids = [api.add_batch(status="ended", age_seconds=7200) for _ in range(3)]
+        task = announcing(older_than=timedelta(hours=1))
+        api.fault(Fault("delete", batch_id=ids[1], times=6, status=500))
+        with pytest.raises(AirflowException):
+            task.run()
+        assert api.ids() == [ids[1]]
+
+        task.run()
+
+        assert self.announced(task) == set(ids)
+
+    def test_those_of_a_try_that_was_killed_before_it_wrote_its_record(
+        self, api: Emulator, announcing: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ids = [api.add_batch(status="ended") for _ in range(2)]
+        task = announcing(batch_ids=ids)
+        with monkeypatch.context() as patch:
+            patch.setattr(FullRecord, "write", lambda *_: (_ for _ in ()).throw(KilledError))
+            with pytest.raises(KilledError):
+                task.run()
+        assert api.ids() == []
+
+        assert task.run()["already_gone"] == 2
+        assert self.announced(task) == set(ids)
+
+    def test_a_batch_without_results_has_no_file(self, api: Emulator, announcing: Callable[..., Task]) -> None:
+        archived = api.add_batch(status="ended", age_seconds=30 * 24 * 3600)
+        task = announcing(batch_ids=[archived])
+
+        assert task.run()["deleted"] == 1
+        assert task.outlets.events == []
+
+    def test_another_task_s_files_in_the_folder_are_not_announced(
+        self, api: Emulator, announcing: Callable[..., Task]
+    ) -> None:
+        other = announcing(batch_ids=[api.add_batch(status="ended")])
+        other.run_id = "other"
+        other.run()
+        batch_id = api.add_batch(status="ended")
+        task = announcing(batch_ids=[batch_id])
+        task.run()
+
+        assert self.announced(task) == {batch_id}

@@ -305,3 +305,12 @@ class TestAPatientRetry:
         plain = Throttle(has_answered=True)
         made = [self.fail(each, each.retry(1, {}), DOWN[0]) for each in (plain, throttle)]
         assert made == [None, OUTAGE_PAUSE]
+
+
+def test_attempts_and_refusals_are_counted(time: Time) -> None:
+    throttle = Throttle(clock=time)
+    assert throttle.delay() == 0
+    throttle.on_error(RateLimitError("slow down", status=429))
+    assert throttle.delay() > 0
+
+    assert (throttle.attempts, throttle.refusals) == (1, 1)

@@ -135,6 +135,26 @@ class TestComingAndGoing:
         await first
         assert life.idle
 
+    async def test_reports_each_cycle_and_its_end(self) -> None:
+        cycles: list[tuple[int, int, int]] = []
+        client = FakeClient(20)
+        page = client.page
+
+        async def counted(*args: Any, **options: Any) -> Any:
+            client.throttle.attempts += 1
+            client.throttle.refusals += 1
+            return await page(*args, **options)
+
+        client.page = counted  # type: ignore[method-assign]
+        life = Life(client)
+        life.poller = Poller(life.open, on_cycle=lambda *cycle: cycles.append(cycle))
+        client.end(*range(20))
+        await life.wait(*range(20))
+
+        # Two pages.
+        assert cycles[0] == (20, 2, 2)
+        assert cycles[-1] == (0, 0, 0)
+
     async def test_raises_what_opening_the_client_raises(self) -> None:
         async def open_client() -> Any:
             raise InvalidArgumentError("connection", "no key")
