@@ -51,13 +51,14 @@ STORAGE_FOLDER = conf.get("message_batches", "storage_folder", fallback="").rstr
             type="string",
             title="What to do",
             enum=["cancel", "save_and_delete", "discard"],
-            description="`discard` deletes the results, too. This cannot be undone.",
+            description="discard deletes the results, too. This cannot be undone.",
         ),
         "folder": Param(
             f"{STORAGE_FOLDER}/results" if STORAGE_FOLDER else "",
-            type="string",
+            # Airflow's form requires every text that may not be null.
+            type=["null", "string"],
             title="Folder for the results",
-            description="Required by `save_and_delete`, for example s3://conn_id@bucket/results.",
+            description="Required by save_and_delete, for example s3://conn_id@bucket/results.",
         ),
         "conn_id": Param(
             "anthropic_default",
@@ -83,7 +84,7 @@ the workspace of the batch. A run that failed half-way can be cleared, and conti
 def teardown_batch() -> None:
     @task(retries=0)
     def check(params: Any = None) -> None:
-        if params["action"] == "save_and_delete" and not params["folder"].strip():
+        if params["action"] == "save_and_delete" and not (params["folder"] or "").strip():
             raise ValueError("folder is empty, and the action is save_and_delete. Trigger the DAG again with a folder.")
 
     @task.branch(retries=0)

@@ -50,13 +50,14 @@ STORAGE_FOLDER = conf.get("message_batches", "storage_folder", fallback="").rstr
             type="string",
             title="What to do",
             enum=["cancel", "save_and_delete", "discard"],
-            description="`discard` deletes the results, too. This cannot be undone.",
+            description="discard deletes the results, too. This cannot be undone.",
         ),
         "folder": Param(
             f"{STORAGE_FOLDER}/results" if STORAGE_FOLDER else "",
-            type="string",
+            # Airflow's form requires every text that may not be null.
+            type=["null", "string"],
             title="Folder for the results",
-            description="Required by `save_and_delete`, for example s3://conn_id@bucket/results.",
+            description="Required by save_and_delete, for example s3://conn_id@bucket/results.",
         ),
         "conn_id": Param(
             "anthropic_default",

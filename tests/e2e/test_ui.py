@@ -131,8 +131,10 @@ def test_a_batch_is_torn_down_from_the_form(
     batch_id = api.add_batch(requests=100, status="in_progress")
     form = trigger_form(page, airflow, "teardown_batch")
     field(form, "Batch ID").get_by_role("textbox").fill(batch_id)
-    field(form, "Folder for the results").get_by_role("textbox").fill(tmp_path.as_uri())
+    folder = field(form, "Folder for the results").get_by_role("textbox")
+    folder.fill("s3://aws_default@my-bucket/results")
     shot("trigger-form")
+    folder.fill(tmp_path.as_uri())
     form.get_by_role("button", name="Trigger").click()
     expect(form).to_be_hidden()
 

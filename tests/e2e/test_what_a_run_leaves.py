@@ -14,6 +14,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,12 +84,13 @@ def batches(airflow: RealAirflow, api: Emulator, cli: dict[str, str]) -> dict[st
     return batches
 
 
-def test_nothing_on_the_disk_holds_a_secret(airflow: RealAirflow, batches: dict[str, str]) -> None:
-    files = {path: path.read_bytes() for path in airflow.home.rglob("*") if path.is_file()}
+def test_nothing_on_the_disk_holds_a_secret(airflow: RealAirflow, batches: dict[str, str], lineage: Path) -> None:
+    files = {path: path.read_bytes() for path in (*airflow.home.rglob("*"), lineage) if path.is_file()}
 
     assert {str(path): found for path, data in files.items() if (found := found_in(data))} == {}
 
     names = {path.name for path in files}
+    assert b"ways_to_fail" in files[lineage]
     assert {"airflow.db", "api-server.log", "scheduler.log", "dag-processor.log", "triggerer.log"} <= names
     written = b"".join(data for path, data in files.items() if path.suffix in (".log", ".jsonl"))
     assert all(batch_id.encode() in written for batch_id in batches.values())

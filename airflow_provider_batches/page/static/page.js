@@ -69,8 +69,7 @@ async function findDag() {
   try {
     const dag = await request(`api/v2/dags/${encodeURIComponent(id)}/details`);
     if (dag.is_paused) why ||= TEXTS.paused(id);
-    const folder = dag.params?.folder;
-    Object.assign(state.dag, { folder: String(folder?.value ?? folder ?? ""), pattern: dag.params?.conn_id?.schema?.pattern ?? "" });
+    Object.assign(state.dag, { folder: dag.params?.folder?.value ?? "", pattern: dag.params?.conn_id?.schema?.pattern ?? "" });
   } catch (error) {
     why = error.status === 404 ? TEXTS.missing(id) : error.status === 403 ? TEXTS.forbidden(id) : error.message;
   }
