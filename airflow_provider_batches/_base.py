@@ -100,7 +100,7 @@ class BatchesOperator(BaseOperator):
         outcomes = self.hook.wait(waits, self.log, gives_up, leave_at, **options)
         if leave and len(outcomes) < len(waits) and not any(map(gives_up, outcomes)):
             leave()
-        _metrics.count_ended(self.conn_id, outcomes, waits[0].start_time)
+        _metrics.count_ended(self.conn_id, outcomes, waits)
         return outcomes
 
     def _leave_to_triggerer(self, batch_id: str | list[str], waits: list[Wait], **options: Any) -> None:

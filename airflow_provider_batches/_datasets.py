@@ -46,6 +46,8 @@ def announce(task: BaseOperator, context: Context, path: str, extra: Mapping[str
 
 def _asset_uri(task: BaseOperator, place: object) -> str | None:
     """Return the URI of a file or folder as Airflow normalizes it, without the ID of a connection."""
+    if not (isinstance(place, str) or hasattr(place, "as_uri")):
+        return None
     text = str(place).strip()
     scheme, separator, rest = text.partition("://")
     if text.startswith("/"):

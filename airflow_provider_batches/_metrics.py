@@ -11,6 +11,7 @@ from typing import Any
 from airflow_provider_batches._compat import stats
 from airflow_provider_batches.api.models import read_time
 from airflow_provider_batches.waiting.outcome import Outcome
+from airflow_provider_batches.waiting.wait import Wait
 
 PREFIX = "message_batches"
 
@@ -27,16 +28,15 @@ def gauge(name: str, value: float, **tags: str) -> None:
     _send("gauge", name, value, tags)
 
 
-def count_ended(conn_id: str, outcomes: Sequence[Outcome], since: float) -> None:
-    """Count the batches of a wait that have ended.
-
-    :param since: When the wait began, in seconds since the epoch. What ended before was not waited for.
-    """
+def count_ended(conn_id: str, outcomes: Sequence[Outcome], waits: Sequence[Wait]) -> None:
+    """Count the batches of waits that have ended."""
     ended = [outcome for outcome in outcomes if outcome.status == "ended"]
     count("ended", len(ended), conn_id=conn_id)
     for outcome in ended:
         count_requests(conn_id, outcome.request_counts.by_state)
     times = [read_time((outcome.snapshot or {}).get("ended_at")) for outcome in ended]
+    # Nobody waited for a batch that had ended before.
+    since = min((wait.start_time for wait in waits), default=0.0)
     report_delay(conn_id, (each for each in times if each and each.timestamp() > since))
 
 

@@ -333,5 +333,5 @@ class TeardownBatchesOperator(SelectingOperator):
         if not _datasets.has_alias(self):
             return
         for batch_id, results in job.results(full_record).items():
-            about = {name: results[name] for name in RECORDED}
+            about = {name: results.get(name) for name in RECORDED}
             _datasets.announce(self, context, results["path"], {"batch_id": batch_id, **about})

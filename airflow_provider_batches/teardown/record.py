@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import chain
@@ -100,9 +101,14 @@ class FullRecord:
             return {}
         written = self.folder.subfolder("_teardown")
         names = [name for name in written.names() if name.startswith(f"{self._task}.")]
-        lines = chain.from_iterable((written.read(name) or b"").splitlines() for name in names)
-        records = [json.loads(line) for line in lines]
-        return {str(record["batch_id"]): record["results"] for record in records if record["results"]}
+        found = {}
+        for line in chain.from_iterable((written.read(name) or b"").splitlines() for name in names):
+            # A damaged line must not fail a task that has done its work.
+            with suppress(ValueError, KeyError, TypeError):
+                record = json.loads(line)
+                if record["results"]["path"]:
+                    found[str(record["batch_id"])] = record["results"]
+        return found
 
     def write(self, records: Iterable[Record]) -> None:
         """Write the records that have not been written before."""

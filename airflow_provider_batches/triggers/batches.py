@@ -151,7 +151,7 @@ class BatchEndedTrigger(BaseTrigger):
         # No await between finding the poller and joining it, or it could be dropped meanwhile.
         with poller_of(self.conn_id) as poller:
             outcomes = await poller.wait(waits, self._first_poll(), log.info, self._gives_up)
-        _metrics.count_ended(self.conn_id, outcomes, waits[0].start_time if waits else 0.0)
+        _metrics.count_ended(self.conn_id, outcomes, waits)
         if [wait.batch_id for wait in waits] == [self.batch_id]:
             return outcomes[0]
         return combine([wait.batch_id for wait in waits], outcomes, ignore_if_missing=self.ignore_if_missing)

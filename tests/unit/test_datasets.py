@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,7 +38,8 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Collector:
         ("/data/a.csv", ["file:///data/a.csv"]),
         ("file:///data/", ["file:///data"]),
         ("requests_of_today", []),
-        ([{"custom_id": "a", "params": {}}], []),
+        ([{"custom_id": "a", "params": {"file": "s3://bucket/a"}}], []),
+        (Path("/data/a.csv"), ["file:///data/a.csv"]),
     ],
 )
 def test_what_is_reported_of_a_source(source: object, uris: list[str], collector: Collector) -> None:

@@ -60,3 +60,18 @@ class TestTheFullRecord:
         FullRecord(Folder(str(tmp_path)), "task", print).write([])
 
         assert list(tmp_path.iterdir()) == []
+
+    def test_returns_the_results_of_each_try_of_the_task(self, tmp_path: Any) -> None:
+        from airflow_provider_batches.storage.folder import Folder
+
+        log = SimpleNamespace(info=lambda *_: None)
+        for name, records in {
+            "dag.task": [Record("a", "deleted", results=RESULTS), Record("b", "already_gone")],
+            "dag.task_2": [Record("c", "deleted", results=RESULTS)],
+        }.items():
+            FullRecord(Folder(str(tmp_path)), name, log).write(records)
+        FullRecord(Folder(str(tmp_path)), "dag.task", log).write([Record("d", results=RESULTS)])
+        (tmp_path / "_teardown" / "dag.task.damaged.jsonl").write_text('{"batch_id": "e"}\n[1]\n{"batch')
+
+        assert FullRecord(Folder(str(tmp_path)), "dag.task", log).results() == {"a": RESULTS, "d": RESULTS}
+        assert FullRecord(None, "dag.task", log).results() == {}
