@@ -14,15 +14,13 @@ if TYPE_CHECKING:
 
 
 def report_input(task: BaseOperator, source: object) -> None:
-    """Report a file or folder that a task reads. Anything else than a URI or an absolute path is not reported."""
-    if uri := _asset_uri(task, source):
-        lineage_collector().add_input_asset(context=task, uri=uri)
+    """Report a file or folder that a task reads. Only URIs and absolute paths are reported."""
+    _report("add_input_asset", task, source)
 
 
 def report_output(task: BaseOperator, target: object) -> None:
     """Report a file or folder that a task has written."""
-    if uri := _asset_uri(task, target):
-        lineage_collector().add_output_asset(context=task, uri=uri)
+    _report("add_output_asset", task, target)
 
 
 def has_alias(task: BaseOperator) -> bool:
@@ -44,20 +42,29 @@ def announce(task: BaseOperator, context: Context, path: str, extra: Mapping[str
             context["outlet_events"][alias].add(Asset(uri), extra=flat)
 
 
+def _report(method: str, task: BaseOperator, place: object) -> None:
+    if uri := _asset_uri(task, place):
+        try:
+            getattr(lineage_collector(), method)(context=task, uri=uri)
+        except Exception as error:
+            # A broken plugin must not fail a task that has done its work.
+            task.log.warning("%s is missing in the lineage: %s", uri, type(error).__name__)
+
+
 def _asset_uri(task: BaseOperator, place: object) -> str | None:
     """Return the URI of a file or folder as Airflow normalizes it, without the ID of a connection."""
     if not (isinstance(place, str) or hasattr(place, "as_uri")):
         return None
-    text = str(place).strip()
-    scheme, separator, rest = text.partition("://")
-    if text.startswith("/"):
-        scheme, separator, rest = "file", "://", text
+    scheme, separator, rest = str(place).strip().partition("://")
+    if scheme.startswith("/"):
+        scheme, separator, rest = "file", "://", str(place).strip()
     if not separator:
         return None
     netloc, slash, path = rest.partition("/")
+    uri = f"{scheme}://{netloc.rpartition('@')[2]}{slash}{path}"
     try:
-        return Asset(f"{scheme}://{netloc.rpartition('@')[2]}{slash}{path}").uri
+        return Asset(uri).uri
     except ValueError as error:
         # The file itself is all right.
-        task.log.warning("%s is not reported as an asset: %s", text, error)
+        task.log.warning("%s is not reported as an asset: %s", uri, error)
         return None

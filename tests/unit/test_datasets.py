@@ -56,3 +56,17 @@ def test_a_uri_that_airflow_refuses_is_logged_and_fails_nothing(
 
     assert collector.inputs == []
     assert "is not reported as an asset" in caplog.text
+
+
+def test_a_collector_that_fails_is_logged_and_fails_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> Any:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(_datasets, "lineage_collector", broken)
+    with caplog.at_level(logging.WARNING):
+        _datasets.report_output(TASK, "s3://key:secret@bucket/a")
+
+    assert "s3://bucket/a is missing in the lineage: RuntimeError" in caplog.text
+    assert "secret" not in caplog.text
