@@ -18,6 +18,10 @@ from tests.versions import AIRFLOW
 #: Seconds for which the API server is away.
 AWAY = 25.0
 TASK = "owner"
+#: Airflow 3.0 leaves a running task that is cleared in the state `restarting`.
+STARTS_AGAIN = AIRFLOW >= (3, 1)
+#: Before, no signal reaches the task if its supervisor is asked to end, or if the API server is away for AWAY.
+REACHES_TASK = AIRFLOW >= (3, 2)
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 on_a_worker = pytest.mark.skipif(AIRFLOW < (3, 0, 4), reason="an Airflow before 3.0.4 does not tell a task on a worker")
@@ -110,7 +114,8 @@ def test_a_user_marks_the_run_as_failed(waiting: Waiting) -> None:
 def test_a_user_clears_the_task_and_its_next_try_waits_for_the_same_batch(waiting: Waiting) -> None:
     waiting.clear()
     waiting.wait_for_log("not by a user")
-    waiting.airflow.wait_until(lambda: "is in_progress" in waiting.log(try_number=2), what="the next try's wait")
+    if STARTS_AGAIN:
+        waiting.airflow.wait_until(lambda: "is in_progress" in waiting.log(try_number=2), what="the next try's wait")
     assert not waiting.is_canceled()
 
 
@@ -124,7 +129,10 @@ def test_the_runs_dagrun_timeout_is_over(waiting: Waiting) -> None:
 @pytest.mark.parametrize("waiting", ["wait_worker"], indirect=True)
 def test_the_supervisor_of_a_task_gets_sigterm_and_the_task_waits_on(waiting: Waiting) -> None:
     os.kill(waiting.supervisor, signal.SIGTERM)
-    waiting.wait_for_log("not by a user (its state is running)")
+    if REACHES_TASK:
+        waiting.wait_for_log("not by a user (its state is running)")
+    else:
+        time.sleep(10)
     assert not waiting.is_canceled()
     polls = waiting.api.count("retrieve")
     waiting.airflow.wait_until(lambda: waiting.api.count("retrieve") > polls + 1, what="the wait to continue")
@@ -139,5 +147,6 @@ def test_the_api_server_is_away(waiting: Waiting) -> None:
     waiting.airflow.start("api-server")
     # Returns once the API server answers.
     waiting.airflow.authorization(waiting.airflow.username)
-    waiting.wait_for_log("not by a user (its state is unknown: ")
+    if REACHES_TASK:
+        waiting.wait_for_log("not by a user (its state is unknown: ")
     assert not waiting.is_canceled()
