@@ -21,7 +21,7 @@ TASK = "owner"
 #: Airflow 3.0 leaves a running task that is cleared in the state `restarting`.
 STARTS_AGAIN = AIRFLOW >= (3, 1)
 #: Before, no signal reaches the task if its supervisor is asked to end, or if the API server is away for AWAY.
-REACHES_TASK = AIRFLOW >= (3, 2)
+REACHES_TASK = AIRFLOW >= (3, 3)
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 on_a_worker = pytest.mark.skipif(AIRFLOW < (3, 0, 4), reason="an Airflow before 3.0.4 does not tell a task on a worker")
