@@ -847,13 +847,14 @@ class TestBeingKilled:
 
         ends: list[tuple[float, bool]] = []
         # On a machine that speeds up meanwhile, many tasks succeed before their alarm.
-        while len(ends) < 60 and sum(ended for _, ended in ends) < 15:
+        while len(ends) < 30 and sum(ended for _, ended in ends) < 8:
             ends.append(try_with_alarm_after(chance.uniform(0.01, 0.9 * length)))
 
         assert max(seconds for seconds, _ in ends) < 5
         # Too late for a task that was just about to succeed.
         assert all(ended or seconds < 0.5 for seconds, ended in ends)
-        assert sum(ended for _, ended in ends) > 10
+        # `make attack` strikes more often.
+        assert sum(ended for _, ended in ends) > 5
 
     def test_a_thread_that_pauses_makes_no_call_once_the_time_is_over(
         self, api: Emulator, task: MakeTask, folder: Path, monkeypatch: pytest.MonkeyPatch
