@@ -12,20 +12,11 @@ from airflow_provider_batches._compat import AirflowFailException
 from airflow_provider_batches.emulator import Emulator, Fault
 from airflow_provider_batches.storage.folder import Folder, StorageError
 from tests.integration.submission.test_operator import Submitting, api, brisk, once, requests, sent
-from tests.integration.teardown.test_s3 import BUCKET, endpoint, keys, s3
+from tests.integration.teardown.test_s3 import BUCKET, endpoint, exclusive, keys, s3
 
-__all__ = ["api", "brisk", "endpoint", "s3"]
+__all__ = ["api", "brisk", "endpoint", "exclusive", "s3"]
 
 PLACE = f"s3://storage@{BUCKET}"
-
-
-@pytest.fixture
-def exclusive(s3: Any) -> None:
-    """An s3fs that refuses to create a file that exists. With an older one, a submission fails before it begins."""
-    try:
-        Folder(f"{PLACE}/probe").probe(creates=True)
-    except StorageError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture
