@@ -142,7 +142,7 @@ class Folder:
             self._fs.invalidate_cache(folder)
             try:
                 paths = self._fs.ls(folder, detail=False)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return []
         return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 

@@ -86,7 +86,7 @@ def test_the_metadata_says_what_it_is_and_what_it_needs(metadata: Message) -> No
     assert "Typing :: Typed" in metadata.get_all("Classifier", [])
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert needed == [
-        "apache-airflow>=3.0.0",
+        "apache-airflow>=3.0.6",
         "asgiref>=3.5.0",
         "fsspec>=2023.12.2",
         "httpx>=0.27.0",
