@@ -36,8 +36,8 @@ e2e: $(VENV)/.dev $(VENV)/.e2e  ## Airflow's UI in Chromium, then a search for s
 	@$(if $(SCREENSHOTS),SCREENSHOTS='$(abspath $(SCREENSHOTS))') $(PY) -m pytest tests/e2e --exitfirst $(ARGS)
 
 .PHONY: kills
-kills: $(VENV)/.dev  ## end tasks in each way that Airflow has, and see which of them cancel their batch
-	@$(PY) -m pytest tests/kills $(ARGS)
+kills: $(VENV)/.dev  ## a real Airflow: end tasks in each way that it has; waits, metrics and asset events
+	@$(PY) -m pytest tests/kills tests/system $(ARGS)
 
 .PHONY: e2e-distributed
 e2e-distributed: $(VENV)/.distributed  ## kill each part of an Airflow on PostgreSQL, Redis and Celery (ARGS=--calm: none)
