@@ -23,9 +23,9 @@ def report_output(task: BaseOperator, target: object) -> None:
     _report("add_output_asset", task, target)
 
 
-def has_alias(task: BaseOperator) -> bool:
-    """Return whether the task has asset aliases in its outlets."""
-    return any(isinstance(outlet, AssetAlias) for outlet in task.outlets)
+def aliases_of(task: BaseOperator) -> list[AssetAlias]:
+    """Return the asset aliases in the outlets of a task."""
+    return [outlet for outlet in task.outlets if isinstance(outlet, AssetAlias)]
 
 
 def announce(task: BaseOperator, context: Context, path: str, extra: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ def announce(task: BaseOperator, context: Context, path: str, extra: Mapping[str
 
     :param extra: What the event says of it. Counts are merged with the rest, since Airflow 3.0 accepts no nested ones.
     """
-    aliases = [outlet for outlet in task.outlets if isinstance(outlet, AssetAlias)]
+    aliases = aliases_of(task)
     if aliases and (uri := _asset_uri(task, path)):
         flat: dict[str, Any] = {}
         for name, value in extra.items():

@@ -33,17 +33,12 @@ def count_ended(conn_id: str, outcomes: Sequence[Outcome], waits: Sequence[Wait]
     ended = [outcome for outcome in outcomes if outcome.status == "ended"]
     count("ended", len(ended), conn_id=conn_id)
     for outcome in ended:
-        count_requests(conn_id, outcome.request_counts.by_state)
+        for state, number in outcome.request_counts.by_state.items():
+            count(f"requests.{state}", number, conn_id=conn_id)
     times = [read_time((outcome.snapshot or {}).get("ended_at")) for outcome in ended]
     # Nobody waited for a batch that had ended before.
     since = min((wait.start_time for wait in waits), default=0.0)
     report_delay(conn_id, (each for each in times if each and each.timestamp() > since))
-
-
-def count_requests(conn_id: str, counts: Mapping[str, int]) -> None:
-    """Count the requests of a batch that has ended, by outcome."""
-    for outcome, number in counts.items():
-        count(f"requests.{outcome}", number, conn_id=conn_id)
 
 
 def count_usage(usage: Mapping[str, Mapping[str, int]], cost: float | None) -> None:

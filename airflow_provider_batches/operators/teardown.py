@@ -330,7 +330,7 @@ class TeardownBatchesOperator(SelectingOperator):
         if full_record.folder is None:
             return
         _datasets.report_output(self, full_record.folder.uri(""))
-        if not _datasets.has_alias(self):
+        if not _datasets.aliases_of(self):
             return
         for batch_id, results in job.results(full_record).items():
             about = {name: results.get(name) for name in RECORDED}

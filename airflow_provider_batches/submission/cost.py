@@ -55,7 +55,7 @@ def read_prices(prices: object) -> Prices | None:
 
 
 def read_max_cost(max_cost: object) -> float | None:
-    """Return a checked limit in dollars, None if there is none."""
+    """Return a checked limit in dollars; None means no limit."""
     if max_cost is None:
         return None
     if isinstance(max_cost, bool) or not isinstance(max_cost, (int, float)) or not 0 < max_cost < float("inf"):

@@ -21,7 +21,7 @@ const state = {
   selected: new Set(),
   runs: new Map(),
   /** The DAG that acts, and why it cannot. */
-  dag: { id: "", why: "", pattern: "" },
+  dag: { id: "", mayTrigger: false, why: "", folder: "", pattern: "" },
   /** Why the last action failed. */
   failure: "",
 };
